@@ -1,0 +1,83 @@
+"""Identities as bytes: leaves, derived ids, partitions. Pure: time and randomness come in as arguments.
+
+A *leaf* is 16 bytes: one byte of rank, then 15 bytes of a keyed hash of the identifier. Bytes sort as
+(rank, id), so the root of a customer is `min(leaves)`.
+"""
+
+from hashlib import blake2b
+from typing import NewType
+
+Leaf = NewType("Leaf", bytes)
+
+LEAF_BYTES = 16
+DAY_MS = 86_400_000
+
+
+def leaf_rank(leaf: bytes) -> int:
+    """Rank of a leaf, 0 (user) to 4 (anonymous): its first byte."""
+    return leaf[0]
+
+
+def leaf_text(leaf: bytes) -> str:
+    """A leaf or customer id as REST and CloudEvents show it: 32 lower-case hexadecimal digits."""
+    return leaf.hex()
+
+
+def leaf_from_text(text: str) -> Leaf:
+    """The inverse of `leaf_text`. Raises ValueError for anything else than 32 hexadecimal digits."""
+    leaf = bytes.fromhex(text)
+    if len(leaf) != LEAF_BYTES or len(text) != 2 * LEAF_BYTES:
+        raise ValueError("a customer id has 32 hexadecimal digits")
+    return Leaf(leaf)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Partition of `key` among `partitions`, the same in every adapter and for ever.
+
+    blake2b with an 8-byte digest, read big-endian, modulo `partitions` (1..65536).
+    """
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") % partitions
+
+
+def derived_id(*parts: bytes | str) -> bytes:
+    """A 16-byte id that depends on `parts` only: blake2b over the parts, each framed by its length."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(4, "big"))
+        digest.update(data)
+    return digest.digest()
+
+
+def touchpoint_id(client_id: str) -> bytes:
+    """The 16 bytes kept of a client's id: a UUID's own bytes (so time-ordered ids stay ordered), else a hash."""
+    if len(client_id) == 36 and client_id[8] == client_id[13] == client_id[18] == client_id[23] == "-":
+        try:
+            return bytes.fromhex(client_id.replace("-", ""))
+        except ValueError:
+            pass
+    return derived_id("touchpoint", client_id)
+
+
+def dedup_scope(workspace: str, source: str, leaf: bytes) -> bytes:
+    """The 8-byte scope inside which a (day, id) means one touchpoint (design §6)."""
+    return derived_id("scope", workspace, source, leaf)[:8]
+
+
+def uuid7(at_ms: int, random: bytes) -> bytes:
+    """A UUIDv7 (RFC 9562 §5.7) from epoch milliseconds and 10 random bytes; returns its 16 bytes."""
+    if len(random) != 10:
+        raise ValueError("uuid7 needs 10 random bytes")
+    head = at_ms.to_bytes(6, "big")
+    return head + bytes([0x70 | (random[0] & 0x0F), random[1], 0x80 | (random[2] & 0x3F)]) + random[3:]
+
+
+def uuid_text(value: bytes) -> str:
+    """16 bytes in the usual 8-4-4-4-12 form."""
+    text = value.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def day_of(at_ms: int) -> int:
+    """UTC day number of epoch milliseconds (1970-01-01 is 0); floors, so times before 1970 are negative."""
+    return at_ms // DAY_MS
