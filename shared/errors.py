@@ -1,21 +1,21 @@
 """Every error Raftar raises on purpose, named by what the caller does next.
 
-    RaftarError
-    ├── Rejected            the caller's fault: refuse it (4xx), never retry the same bytes
-    │   ├── InvalidField        one field is wrong; carries its path and a reason
-    │   ├── TooLarge            over a documented bound
-    │   ├── NotAllowed          no key, a wrong key, or a key without the scope
-    │   └── NotFound            no such thing in this workspace
-    ├── Retryable           the caller's intent is fine: try again later (503)
-    │   ├── NotAccepting        the log cannot take more now; nothing was written
-    │   └── OutcomeUnknown      written or not, nobody knows; the retry is deduplicated
-    ├── Conflict            reload and retry at once
-    │   └── Fenced              another worker owns the partition; this one may read, never write
-    ├── Poison              this one fact cannot be folded; park it and go on
-    └── Stopped             this partition must not go on until a person acts
-        ├── NewerVersion        a fact of a version this code does not know
-        ├── OutOfRange          the log no longer (or not yet) holds the position asked for
-        └── LogMismatch         the log is not the one the checkpoint was made on
+RaftarError
+├── Rejected            the caller's fault: refuse it (4xx), never retry the same bytes
+│   ├── InvalidField        one field is wrong; carries its path and a reason
+│   ├── TooLarge            over a documented bound
+│   ├── NotAllowed          no key, a wrong key, or a key without the scope
+│   └── NotFound            no such thing in this workspace
+├── Retryable           the caller's intent is fine: try again later (503)
+│   ├── NotAccepting        the log cannot take more now; nothing was written
+│   └── OutcomeUnknown      written or not, nobody knows; the retry is deduplicated
+├── Conflict            reload and retry at once
+│   └── Fenced              another worker owns the partition; this one may read, never write
+├── Poison              this one fact cannot be folded; park it and go on
+└── Stopped             this partition must not go on until a person acts
+    ├── NewerVersion        a fact of a version this code does not know
+    ├── OutOfRange          the log no longer (or not yet) holds the position asked for
+    └── LogMismatch         the log is not the one the checkpoint was made on
 """
 
 
