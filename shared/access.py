@@ -1,4 +1,4 @@
-"""Access as facts: workspaces and keys are a pure fold of `definitions`; who presents a key is found here, for all services.
+"""Access as facts: workspaces and keys are a pure fold of `definitions`, and whoever presents a key is found here.
 
 A key's text is `rk_w_<id>_<secret>` (write: public, may only append) or `rk_s_<id>_<secret>` (secret, with scopes).
 Only the SHA-256 of its 256-bit secret is kept; a plain hash is enough for a secret that nobody can guess.
