@@ -73,7 +73,7 @@ class TouchpointsRecorded(Fact, frozen=True, array_like=True):
 
 
 class IdentityLinked(Fact, frozen=True, array_like=True):
-    """Two leaves are tied on purpose. `alias` ties may join users and leaves of one rank; `operator` beats automatic."""
+    """Two leaves are tied on purpose. `alias` ties may join leaves of one rank; `operator` beats automatic."""
 
     NAME: ClassVar[str] = "identity.linked"
     workspace: str
@@ -144,7 +144,8 @@ class ImportFinished(Fact, frozen=True, array_like=True):
 class FactRef(msgspec.Struct, frozen=True, array_like=True):
     """One touchpoint that caused a change: enough for a decision and its explanation.
 
-    `key`: business key ("" = none) · `score`: survey score on its own scale, None without one.
+    `key`: business key ("" = none) · `score`: survey score on its own scale, None without one · `metric`: which
+    scale that is (csat, nps, ces; "" = no survey).
     """
 
     id: bytes
@@ -155,6 +156,7 @@ class FactRef(msgspec.Struct, frozen=True, array_like=True):
     key: str = ""
     score: int | None = None
     channel: str = ""
+    metric: str = ""
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -203,8 +205,19 @@ class CustomerErased(Fact, frozen=True, array_like=True):
     recorded_at: int
 
 
+class CustomerParked(Fact, frozen=True, array_like=True):
+    """This customer's state was too large to carry: disarm it until a later change can be carried."""
+
+    NAME: ClassVar[str] = "customer.parked"
+    workspace: str
+    customer: bytes
+    version: int
+    recorded_at: int
+    reason: str
+
+
 class ImportPassed(Fact, frozen=True, array_like=True):
-    """Touchpoints partition `partition` of `partitions` has folded this import's end. On every profile-changes partition."""
+    """Touchpoints partition `partition` of `partitions` has folded this import's end. On each profile-changes one."""
 
     NAME: ClassVar[str] = "import.passed"
     workspace: str
@@ -290,7 +303,7 @@ class KeyRevoked(Fact, frozen=True, array_like=True):
 
 
 class DefinitionPublished(Fact, frozen=True, array_like=True):
-    """A version of what decides: `pack` (lifecycle rules), `model` (parameters) or `calendar`, from `effective_at` on."""
+    """A version of what decides, from `effective_at` on: `rules` (the pack) and `model` (parameters)."""
 
     NAME: ClassVar[str] = "definition.published"
     workspace: str
@@ -322,7 +335,7 @@ class ImportClosed(Fact, frozen=True, array_like=True):
 
 FACTS: tuple[type[Fact], ...] = (
     TouchpointsRecorded, IdentityLinked, IdentityUnlinked, ErasureRequested, LeafErased, LeafReinstated,
-    ImportFinished, ProfileChanged, CustomerAbsorbed, CustomerErased, ImportPassed, WatermarkStated,
+    ImportFinished, ProfileChanged, CustomerAbsorbed, CustomerErased, CustomerParked, ImportPassed, WatermarkStated,
     TouchpointFailed, WorkspaceDefined, KeyCreated, KeyRevoked, DefinitionPublished, ImportStarted, ImportClosed,
 )  # fmt: skip
 
