@@ -1,0 +1,251 @@
+"""The database port's ground floor: one engine per service on SQLite or PostgreSQL, and rows that travel as sets.
+
+A service owns one SQLite file or one PostgreSQL schema. `transaction()` is the only way to write: on SQLite
+`BEGIN IMMEDIATE` on the one writing connection, on PostgreSQL READ COMMITTED with time-outs below the take-over
+time. `snapshot()` is a read in which every statement sees the same instant.
+"""
+
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, SmallInteger, Table, Text, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+SQLITE_VARIABLES_MAX = 30_000
+TAKE_OVER_MS = 6_000
+"""A worker that is silent for so long is replaced; its database session must be dead before (design §7)."""
+
+_ARRAY_TYPES = {
+    LargeBinary: "bytea", BigInteger: "bigint", Integer: "integer", SmallInteger: "smallint", Text: "text",
+    Boolean: "boolean",
+}  # fmt: skip
+
+
+class Database:
+    """One service's database. Use `open_database` to make one."""
+
+    def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
+        self._writer, self._reader = writer, reader
+        self.is_sqlite = writer.dialect.name == "sqlite"
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction: commits at the end of the block, rolls back on any exception."""
+        async with self._writer.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """A read-only connection on which every statement sees one and the same instant."""
+        async with self._reader.connect() as connection:
+            if not self.is_sqlite:
+                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            async with connection.begin():
+                yield connection
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._writer.dispose()
+        if self._reader is not self._writer:
+            await self._reader.dispose()
+
+
+def open_database(url: str, data_dir: Path, service: str) -> Database:
+    """The database of `service`: its schema in the PostgreSQL at `url`, or `<data_dir>/<service>.db` without one."""
+    return _postgresql(url, service) if url else _sqlite(data_dir / f"{service}.db")
+
+
+def _sqlite(path: Path) -> Database:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    url = URL.create("sqlite+aiosqlite", database=str(path))
+    # One writing connection per process: SQLite has one writer, and waiting in our queue beats its busy loop.
+    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=60)
+    reader = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=60)
+    for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
+        _begin_with(engine, begin)
+    return Database(writer, reader)
+
+
+def _begin_with(engine: AsyncEngine, begin: str) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "cache_size=-65536"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def began(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _postgresql(url: str, service: str) -> Database:
+    parsed = make_url(url).set(drivername="postgresql+asyncpg")
+    settings = {
+        "search_path": service,
+        "application_name": f"raftar-{service}",
+        "idle_in_transaction_session_timeout": str(TAKE_OVER_MS - 1_000),
+        "transaction_timeout": str(TAKE_OVER_MS - 500),
+        "lock_timeout": str(TAKE_OVER_MS - 2_000),
+        "jit": "off",
+    }
+    engine = create_async_engine(
+        parsed, pool_size=8, max_overflow=8, pool_pre_ping=False, connect_args={"server_settings": settings}
+    )
+    return Database(engine, engine)
+
+
+def is_connection_lost(error: Exception) -> bool:
+    """Whether the database went away under us (the outcome of a commit is then unknown: reload and retry)."""
+    return isinstance(error, ConnectionError | OSError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )
+
+
+# --- rows as sets -------------------------------------------------------------------------------------------
+
+
+def array_type(table: Table, column: str) -> str:
+    """The PostgreSQL element type of a column, for `unnest`."""
+    for kind, name in _ARRAY_TYPES.items():
+        if type(table.c[column].type) is kind:
+            return name
+    raise TypeError(f"{table.name}.{column} cannot travel as an array")
+
+
+def _unnest(table: Table, columns: Sequence[str]) -> str:
+    arrays = ", ".join(f"${n}::{array_type(table, column)}[]" for n, column in enumerate(columns, 1))
+    return f"unnest({arrays})"
+
+
+def _columns_of(rows: Sequence[Sequence[Any]]) -> tuple[list[Any], ...]:
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+async def insert_rows(
+    connection: AsyncConnection, table: Table, columns: Sequence[str], rows: Sequence[Sequence[Any]], then: str = ""
+) -> None:
+    """Insert `rows` (tuples in the order of `columns`) in one statement; `then` is an ON CONFLICT clause."""
+    if not rows:
+        return
+    names = ", ".join(columns)
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(columns))
+        await connection.exec_driver_sql(f"INSERT INTO {table.name} ({names}) VALUES ({marks}) {then}", list(rows))
+        return
+    statement = f"INSERT INTO {table.name} ({names}) SELECT * FROM {_unnest(table, columns)} {then}"
+    await connection.exec_driver_sql(statement, _columns_of(rows))
+
+
+async def insert_missing(
+    connection: AsyncConnection,
+    table: Table,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    key: Sequence[str],
+) -> set[tuple[Any, ...]]:
+    """Insert the rows whose key is not there yet; returns the keys that were new. Keys in `rows` are distinct."""
+    if not rows:
+        return set()
+    if connection.dialect.name != "sqlite":
+        names, keys = ", ".join(columns), ", ".join(key)
+        statement = (
+            f"INSERT INTO {table.name} ({names}) SELECT * FROM {_unnest(table, columns)} "
+            f"ON CONFLICT DO NOTHING RETURNING {keys}"
+        )
+        result = await connection.exec_driver_sql(statement, _columns_of(rows))
+        return {tuple(row) for row in result}
+    places = [columns.index(name) for name in key]
+    wanted = [tuple(row[place] for place in places) for row in rows]
+    present = await _present(connection, table, key, wanted)
+    await insert_rows(connection, table, columns, [r for r, k in zip(rows, wanted, strict=True) if k not in present])
+    return set(wanted) - present
+
+
+async def _present(
+    connection: AsyncConnection, table: Table, key: Sequence[str], wanted: Sequence[tuple[Any, ...]]
+) -> set[tuple[Any, ...]]:
+    """Which keys are in the table (SQLite: inside BEGIN IMMEDIATE nobody else can insert meanwhile)."""
+    found: set[tuple[Any, ...]] = set()
+    names, marks = ", ".join(key), ", ".join("?" * len(key))
+    for chunk in _chunks(wanted, SQLITE_VARIABLES_MAX // len(key)):
+        values = ", ".join([f"({marks})"] * len(chunk))
+        flat = tuple(value for row in chunk for value in row)
+        statement = f"SELECT {names} FROM {table.name} WHERE ({names}) IN (VALUES {values})"
+        found.update(tuple(row) for row in await connection.exec_driver_sql(statement, flat))
+    return found
+
+
+async def update_rows(
+    connection: AsyncConnection, table: Table, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Set `columns` of the row whose `key` is first in each tuple of `rows`."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        sets = ", ".join(f"{column} = ?{n}" for n, column in enumerate(columns, 2))
+        await connection.exec_driver_sql(f"UPDATE {table.name} SET {sets} WHERE {key} = ?1", list(rows))
+        return
+    names = [key, *columns]
+    sets = ", ".join(f"{column} = new.{column}" for column in columns)
+    statement = (
+        f"UPDATE {table.name} AS old SET {sets} FROM {_unnest(table, names)} AS new({', '.join(names)}) "
+        f"WHERE old.{key} = new.{key}"
+    )
+    await connection.exec_driver_sql(statement, _columns_of(rows))
+
+
+_PARAMETER = re.compile(r"= ANY\(\$(\d+)\)|\$(\d+)")
+
+
+async def fetch(connection: AsyncConnection, statement: str, *values: Any) -> list[Any]:
+    """Rows of a statement written for PostgreSQL (`$1`, `= ANY($2)` with a list); SQLite gets the same as `IN (…)`.
+
+    At most one list; on SQLite it is cut into chunks below the limit of variables (so no ORDER BY with a list there
+    means an order over all of it).
+    """
+    if connection.dialect.name != "sqlite":
+        return list(await connection.exec_driver_sql(statement, tuple(values)))
+    lists = [n for n, value in enumerate(values) if isinstance(value, list)]
+    if not lists:
+        return list(await _sqlite_fetch(connection, statement, values))
+    rows: list[Any] = []
+    for chunk in _chunks(values[lists[0]], SQLITE_VARIABLES_MAX):
+        rows += await _sqlite_fetch(connection, statement, [*values[: lists[0]], chunk, *values[lists[0] + 1 :]])
+    return rows
+
+
+async def _sqlite_fetch(connection: AsyncConnection, statement: str, values: Sequence[Any]) -> list[Any]:
+    flat: list[Any] = []
+
+    def place(match: re.Match[str]) -> str:
+        value = values[int(match[1] or match[2]) - 1]
+        if match[1]:
+            flat.extend(value)
+            return f"IN ({', '.join('?' * len(value))})"
+        flat.append(value)
+        return "?"
+
+    text = _PARAMETER.sub(place, statement).replace(" FOR UPDATE", "")
+    result = await connection.exec_driver_sql(text, tuple(flat))
+    return list(result) if result.returns_rows else []
+
+
+async def execute(connection: AsyncConnection, statement: str, *values: Any) -> int:
+    """Run one statement without rows (parameters as in `fetch`, no lists); returns how many rows it changed."""
+    if connection.dialect.name == "sqlite":
+        statement = _PARAMETER.sub(lambda match: f"?{match[2]}", statement)
+    return (await connection.exec_driver_sql(statement, tuple(values))).rowcount
+
+
+def _chunks(values: Sequence[Any], size: int) -> Iterable[list[Any]]:
+    for start in range(0, len(values), size):
+        yield list(values[start : start + size])

@@ -1,0 +1,208 @@
+"""The one loop of every folding service: read → step (one transaction) → relay the outbox.
+
+A `Worker` runs one lane per partition it owns; a lane folds and takes its turns under one lock, so folds, timers,
+frontier and relay of a partition never overlap. Whoever is refused by the database (`Fenced`) forgets its claim,
+waits a random moment and acquires again if the partition is still assigned to it. Nothing here decides anything.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+from zlib import crc32
+
+import structlog
+
+from shared.checkpoint import NEVER, Claim
+from shared.clock import Clock
+from shared.errors import Fenced, LogMismatch, OutOfRange, Stopped
+from shared.lane import Lane, Tally, named
+from shared.log.port import Batch, Log, Ownership
+from shared.relay import Relay, Relaying, RelayStore
+from shared.topics import PROFILE_CHANGES
+
+READ_WAIT_SECONDS = 0.5
+PAUSE_SECONDS_MAX = 5.0
+
+_log = structlog.get_logger()
+
+
+class ProjectionStore(RelayStore, Protocol):
+    """A folding service's database, as far as the loop knows it."""
+
+    async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
+        """Become the owner of a partition (`checkpoint.acquire`)."""
+
+
+class Projection(Protocol):
+    """What one topic is folded into."""
+
+    @property
+    def topic(self) -> str: ...
+
+    @property
+    def store(self) -> ProjectionStore: ...
+
+    async def fold(self, claim: Claim, batch: Batch) -> Claim:
+        """Fold a batch in one transaction; returns the moved claim. Raises Fenced, Stopped."""
+
+    async def turn(self, claim: Claim) -> Claim:
+        """Take what is due without a new record (timers). Called after folds and when asked for."""
+
+
+class Worker:
+    """Folds every partition its ownership names. `run()` until cancelled; `lanes` shows where it stands."""
+
+    def __init__(
+        self, log: Log, ownership: Ownership, projection: Projection, clock: Clock, relaying: Relaying | None
+    ) -> None:
+        self.lanes: dict[int, Lane] = {}
+        self.tally = Tally()
+        self._log, self._ownership, self._projection = log, ownership, projection
+        self._states_watermarks = relaying is not None and relaying.states_watermarks
+        self._identity = ""
+        self._relay = (
+            Relay(log, projection.store, clock, relaying, projection.topic, self.lanes, self.tally)
+            if relaying is not None
+            else None
+        )
+
+    @property
+    def topic(self) -> str:
+        """The topic this worker folds."""
+        return self._projection.topic
+
+    def wake(self) -> None:
+        """Something was put into the outbox: relay it now."""
+        if self._relay is not None:
+            self._relay.wake()
+
+    async def run(self) -> None:
+        """Fold until cancelled; then leave the group, so that others take over at once."""
+        await self._ownership.start()
+        self._identity = await self._log.identity(self.topic)
+        relay = asyncio.create_task(self._relay.run()) if self._relay is not None else None
+        try:
+            while True:
+                await self._follow_assignment()
+                await asyncio.sleep(0.05)
+        finally:
+            if relay is not None:
+                await _ended(relay)
+            await self._drop(list(self.lanes.values()))
+            await self._ownership.close()
+
+    async def turn(self, partition: int) -> None:
+        """Let one partition take its turn now (the watermark moved). A lane being acquired takes it afterwards."""
+        lane = self.lanes.get(partition)
+        if lane is None or lane.claim is None:
+            return
+        async with lane.lock:
+            try:
+                lane.claim = await self._projection.turn(lane.held())
+            except Fenced:
+                self._refuse(lane)
+        self.wake()
+
+    # --- partitions come and go ---------------------------------------------------------------------------
+
+    async def _follow_assignment(self) -> None:
+        assigned = self._ownership.assigned()
+        await self._drop([lane for partition, lane in self.lanes.items() if partition not in assigned])
+        for partition in sorted(assigned - self.lanes.keys()):
+            lane = self.lanes[partition] = Lane(partition)
+            lane.task = asyncio.create_task(self._lane(lane), name=f"{self.topic}/{partition}")
+
+    async def _drop(self, lanes: Sequence[Lane]) -> None:
+        for lane in lanes:
+            self.lanes.pop(lane.partition, None)
+            if lane.task is not None:
+                await _ended(lane.task)
+            await self._log.release(self.topic, lane.partition)
+
+    async def _lane(self, lane: Lane) -> None:
+        pause = 0.05
+        while True:
+            try:
+                await self._acquire(lane)
+                pause = 0.05
+                await self._fold_on(lane)
+            except Fenced as error:
+                self._refuse(lane)
+                pause = 0.05 + random.random() * 0.5  # noqa: S311  # spreads rivals, keeps no secret
+                _log.info("partition refused", topic=self.topic, partition=lane.partition, why=str(error))
+            except Stopped as error:
+                lane.claim, lane.stopped = None, str(error)
+                _log.error("partition stopped", topic=self.topic, partition=lane.partition, why=str(error))
+                return
+            except Exception as error:
+                lane.claim = None
+                self.tally.failures += 1
+                pause = min(PAUSE_SECONDS_MAX, pause * 2)
+                _log.warning("lane paused", topic=self.topic, partition=lane.partition, error=named(error))
+            await asyncio.sleep(pause)
+
+    def _refuse(self, lane: Lane) -> None:
+        lane.claim = None
+        self.tally.refused += 1
+
+    async def _acquire(self, lane: Lane) -> None:
+        """Raise the epoch; void if the assignment changed meanwhile (somebody else may own it by now)."""
+        generation = self._ownership.generation()
+        lane.probe = None
+        claim = await self._projection.store.acquire(self.topic, lane.partition, self._identity)
+        await self._verify(claim)
+        if claim.position == 0:
+            claim = replace(claim, position=(await self._log.bounds(self.topic))[lane.partition].earliest)
+        if self._states_watermarks:
+            lane.relayed_to = (await self._log.bounds(PROFILE_CHANGES))[lane.partition].end
+        if generation != self._ownership.generation():
+            raise Fenced("the assignment changed while the partition was acquired")
+        lane.claim = claim
+
+    async def _verify(self, claim: Claim) -> None:
+        """The log must still hold what was folded last: a log restored behind its checkpoint stops the partition."""
+        if claim.last_position == NEVER:
+            return
+        bounds = (await self._log.bounds(claim.topic))[claim.partition]
+        if claim.last_position < bounds.earliest:
+            return  # retention took it; reading on will say OutOfRange if it took too much
+        try:
+            batch = await self._log.read(
+                claim.topic, claim.partition, claim.last_position, records_max=1, wait_seconds=5.0
+            )
+        except OutOfRange as error:
+            raise LogMismatch(f"the log ends before what was folded: {error}") from error
+        first = batch.records[0] if batch.records else None
+        if first is None or first.position != claim.last_position or crc32(first.value) != claim.last_checksum:
+            raise LogMismatch(
+                f"{claim.topic}/{claim.partition}: the record at {claim.last_position} is not the one that was folded; "
+                "restore the log that belongs to this database, or rebuild the projection"
+            )
+
+    async def _fold_on(self, lane: Lane) -> None:
+        self.wake()
+        await self._take_turn(lane)
+        while True:
+            position = lane.held().position
+            batch = await self._log.read(self.topic, lane.partition, position, wait_seconds=READ_WAIT_SECONDS)
+            if batch.next_position == position:
+                lane.held()
+                continue
+            async with lane.lock:
+                lane.claim = await self._projection.fold(lane.held(), batch)
+                lane.claim = await self._projection.turn(lane.claim)
+            self.tally.folded_records += len(batch.records)
+            self.wake()
+            self._ownership.progress(self.topic, {lane.partition: batch.next_position})
+
+    async def _take_turn(self, lane: Lane) -> None:
+        async with lane.lock:
+            lane.claim = await self._projection.turn(lane.held())
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it has cleaned up."""
+    task.cancel()
+    await asyncio.wait([task])

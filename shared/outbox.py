@@ -1,0 +1,92 @@
+"""Facts that leave with the transaction that caused them: rows written under the customer's lock, relayed after.
+
+The row's number is given while its customer is locked, so one customer's rows are numbered in the order of their
+versions. Rows are deleted only after the log acknowledged them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.database import fetch, insert_rows
+
+
+class Parcel(NamedTuple):
+    """A fact to send: `key` is the customer (or leaf) whose order counts."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+
+
+class Pending(NamedTuple):
+    """A parcel waiting in the outbox under its number."""
+
+    seq: int
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+
+
+class OutboxSnapshot(NamedTuple):
+    """Rows and frontiers of one instant. `complete` says of each partition whether all its rows are here."""
+
+    rows: tuple[Pending, ...]
+    frontiers: dict[int, int]
+    complete: bool
+
+
+def outbox_table(metadata: MetaData) -> Table:
+    """The outbox of one service."""
+    return Table(
+        "outbox",
+        metadata,
+        # SQLite numbers only an INTEGER key by itself; AUTOINCREMENT never reuses a number.
+        Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("key", LargeBinary, nullable=False),
+        Column("value", LargeBinary, nullable=False),
+        Index("outbox_by_partition", "partition", "seq"),
+        sqlite_autoincrement=True,
+    )
+
+
+async def send(connection: AsyncConnection, outbox: Table, parcels: Sequence[Parcel]) -> None:
+    """Put parcels into the outbox, numbered in the order given. Their customers' rows are locked by the caller."""
+    await insert_rows(connection, outbox, ("topic", "partition", "key", "value"), parcels)
+
+
+async def pending(connection: AsyncConnection, partitions: Iterable[int], limit: int) -> list[Pending]:
+    """The oldest rows bound for these partitions, by number."""
+    statement = "SELECT seq, topic, partition, key, value FROM outbox WHERE partition = ANY($1) ORDER BY seq LIMIT $2"
+    return [Pending(*row) for row in await fetch(connection, statement, sorted(partitions), limit)]
+
+
+async def sent(connection: AsyncConnection, seqs: Sequence[int]) -> None:
+    """Delete acknowledged rows."""
+    await fetch(connection, "DELETE FROM outbox WHERE seq = ANY($1)", list(seqs))
+
+
+def chunks(rows: Iterable[Pending]) -> Iterator[list[Pending]]:
+    """Cut rows into chunks with at most one row per key, keeping each key's order.
+
+    A log may acknowledge a later record of a chunk although an earlier one failed; with one row per customer in it,
+    resending what failed never puts an older version behind a newer one.
+    """
+    waiting = list(rows)
+    while waiting:
+        seen: set[bytes] = set()
+        chunk, rest = [], []
+        for row in waiting:
+            if row.key in seen:
+                rest.append(row)
+            else:
+                seen.add(row.key)
+                chunk.append(row)
+        yield chunk
+        waiting = rest

@@ -1,0 +1,223 @@
+"""Passing the outbox on to the log, and saying how far that covers (frontier and watermark of design §4).
+
+One `Relay` per worker: it reads rows and frontiers in one snapshot, appends the rows in chunks, deletes what was
+acknowledged under the lanes' claims, and, every pulse, moves the frontiers and states the watermark.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Protocol
+
+import structlog
+
+from shared.checkpoint import NEVER, Claim
+from shared.clock import Clock
+from shared.codec import encode
+from shared.errors import Fenced, OutOfRange, Retryable
+from shared.events import Statement, WatermarkStated
+from shared.lane import Lane, Tally, named
+from shared.log.port import Log, Outgoing
+from shared.outbox import OutboxSnapshot, Pending, chunks
+from shared.topics import PROFILE_CHANGES, WATERMARKS
+
+PULSE_SECONDS = 0.25
+CLOCK_CHECK_SECONDS = 5.0
+OUTBOX_ROWS_MAX = 4_000
+
+_log = structlog.get_logger()
+
+
+class RelayStore(Protocol):
+    """What relaying asks of a folding service's database."""
+
+    async def hold(self, moves: Sequence[tuple[Claim, Claim]]) -> list[Claim]:
+        """Move several checkpoints at once, with nothing else in the transaction. Raises Fenced, then none moved."""
+
+    async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
+        """Rows bound for `partitions` and every partition's frontier, read in ONE snapshot.
+
+        Frontiers read later than the rows would promise changes that are not relayed yet.
+        """
+
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
+        """Delete acknowledged rows under these claims. Raises Fenced, then none was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relaying:
+    """Settings of a relay. `partitions`: length of the frontier vector · `states_watermarks`: profiles only."""
+
+    partitions: int
+    states_watermarks: bool
+    allowance_ms: int
+
+
+async def append_chunk(log: Log, chunk: Sequence[Pending]) -> dict[tuple[str, int], int]:
+    """Append one chunk; for each (topic, partition) the position behind its last record. Raises what append does."""
+    ends: dict[tuple[str, int], int] = {}
+    by_topic = sorted(chunk, key=lambda row: (row.topic, row.seq))
+    for topic, group in groupby(by_topic, key=lambda row: row.topic):
+        rows = list(group)
+        positions = await log.append(topic, [Outgoing(row.partition, row.value, row.key) for row in rows])
+        for row, position in zip(rows, positions, strict=True):
+            place = topic, row.partition
+            ends[place] = max(ends.get(place, 0), position + 1)
+    return ends
+
+
+def statement_of(ends: Mapping[int, int], frontiers: Mapping[int, int], partitions: int) -> WatermarkStated:
+    """What may be said once every row of a snapshot is acknowledged.
+
+    `ends`: profile-changes partition → position behind everything relayed to it · `frontiers`: of the same snapshot.
+    """
+    vector = tuple(frontiers.get(partition, NEVER) for partition in range(partitions))
+    return WatermarkStated(tuple(Statement(q, end) for q, end in sorted(ends.items())), vector)
+
+
+class Relay:
+    """Relays for the lanes of one worker. `run()` until cancelled; `wake()` when rows were written."""
+
+    def __init__(
+        self,
+        log: Log,
+        store: RelayStore,
+        clock: Clock,
+        relaying: Relaying,
+        topic: str,
+        lanes: Mapping[int, Lane],
+        tally: Tally,
+    ) -> None:
+        self._log, self._store, self._clock, self._settings = log, store, clock, relaying
+        self._topic, self._lanes, self._tally = topic, lanes, tally
+        self._wanted = asyncio.Event()
+        self._clock_agrees = True
+        self._next_clock_check = 0.0
+
+    def wake(self) -> None:
+        """There is something in the outbox."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Relay as soon as woken, pulse every 250 ms; a failure pauses and is tried again from the outbox."""
+        next_pulse = self._clock.monotonic()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), max(0.0, next_pulse - self._clock.monotonic()))
+            self._wanted.clear()
+            pulse = self._clock.monotonic() >= next_pulse
+            await self._guarded(pulse)
+            if pulse:
+                self._tally.pulses += 1
+                next_pulse = self._clock.monotonic() + PULSE_SECONDS
+
+    async def _guarded(self, pulse: bool) -> None:
+        try:
+            await self._pass(pulse)
+        except Fenced as error:
+            _log.info("relay refused", why=str(error))
+            await self._find_refused()
+        except Retryable as error:
+            _log.warning("relay waits for the log", why=str(error))
+            self._wanted.set()
+            await asyncio.sleep(error.retry_after_seconds)
+        except Exception as error:
+            self._tally.failures += 1
+            _log.warning("relay paused", error=named(error))
+            self._wanted.set()
+            await asyncio.sleep(0.5)
+
+    async def _pass(self, pulse: bool) -> None:
+        lanes = [lane for _, lane in sorted(self._lanes.items()) if lane.claim is not None]
+        if not lanes:
+            return
+        states = self._settings.states_watermarks and pulse
+        if states and self._clock_agrees:
+            await self._move_frontiers(lanes)
+        snapshot = await self._store.outbox([lane.partition for lane in lanes], OUTBOX_ROWS_MAX)
+        for chunk in chunks(snapshot.rows):
+            await self._relay(chunk)
+        if not snapshot.complete:
+            self._wanted.set()
+        elif states:
+            ends = {lane.partition: lane.relayed_to for lane in lanes if lane.claim is not None}
+            await self._state(statement_of(ends, snapshot.frontiers, self._settings.partitions))
+
+    async def _relay(self, chunk: Sequence[Pending]) -> None:
+        for (topic, partition), end in (await append_chunk(self._log, chunk)).items():
+            if topic == PROFILE_CHANGES and partition in self._lanes:
+                self._lanes[partition].relayed_to = end
+        async with AsyncExitStack() as locks:
+            lanes = [await self._locked(locks, partition) for partition in sorted({row.partition for row in chunk})]
+            claims = await self._store.relayed([lane.held() for lane in lanes], [row.seq for row in chunk])
+            for lane, claim in zip(lanes, claims, strict=True):
+                lane.claim = claim
+        self._tally.relayed_rows += len(chunk)
+
+    async def _locked(self, locks: AsyncExitStack, partition: int) -> Lane:
+        lane = self._lanes.get(partition)
+        if lane is None:
+            raise Fenced(f"partition {partition} is not ours any more")
+        await locks.enter_async_context(lane.lock)
+        return lane
+
+    async def _move_frontiers(self, lanes: Sequence[Lane]) -> None:
+        """Set T of every lane that has read to the end asked for after our clock was read."""
+        before = self._clock.now_ms()
+        bounds = await self._log.bounds(self._topic)
+        async with AsyncExitStack() as locks:
+            moves: list[tuple[Lane, Claim, Claim]] = []
+            for lane in lanes:
+                if lane.lock.locked():
+                    continue  # it is folding: its next pulse will do
+                await locks.enter_async_context(lane.lock)
+                if lane.claim is None:
+                    continue
+                if lane.probe is None or lane.claim.position >= bounds[lane.partition].end:
+                    lane.probe = before, bounds[lane.partition].end
+                at, end = lane.probe
+                if lane.claim.position >= end:
+                    lane.probe = None
+                    frontier = at - self._settings.allowance_ms
+                    if frontier > lane.claim.frontier:
+                        moves.append((lane, lane.claim, replace(lane.claim, frontier=frontier)))
+            claims = await self._store.hold([(old, new) for _, old, new in moves]) if moves else []
+            for (lane, _, _), claim in zip(moves, claims, strict=True):
+                lane.claim = claim
+
+    async def _find_refused(self) -> None:
+        """A transaction over several partitions was refused: find out which ones are not ours any more."""
+        for lane in list(self._lanes.values()):
+            async with lane.lock:
+                if lane.claim is None:
+                    continue
+                try:
+                    lane.claim = (await self._store.hold([(lane.claim, lane.claim)]))[0]
+                except Fenced:
+                    lane.claim = None
+                    self._tally.refused += 1
+
+    async def _state(self, statement: WatermarkStated) -> None:
+        before = self._clock.now_ms()
+        position = (await self._log.append(WATERMARKS, [Outgoing(0, encode(statement))]))[0]
+        if self._settings.allowance_ms and self._clock.monotonic() >= self._next_clock_check:
+            self._next_clock_check = self._clock.monotonic() + CLOCK_CHECK_SECONDS
+            await self._compare_clocks(position, before, self._clock.now_ms())
+
+    async def _compare_clocks(self, position: int, before: int, after: int) -> None:
+        """Our clock against the log's stamp on our own append: apart by more than the allowance, publish no T."""
+        try:
+            batch = await self._log.read(WATERMARKS, 0, position, records_max=1, wait_seconds=1.0)
+        except OutOfRange:
+            return  # retention was quicker; the next statement will do
+        finally:
+            await self._log.release(WATERMARKS, 0)
+        if not batch.records:
+            return
+        stamp, allowance = batch.records[0].recorded_at, self._settings.allowance_ms
+        self._clock_agrees = before - allowance <= stamp <= after + allowance
+        if not self._clock_agrees:
+            self._tally.clock_off += 1
+            _log.error("our clock differs from the log's stamps: no frontier is published", ours=after, stamp=stamp)
