@@ -1,0 +1,167 @@
+"""The commands of `raftar`: their words, options and examples. What they do stands in the modules beside this one."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from services.cli import customer as customer_command
+from services.cli import keys as keys_command
+from services.cli import tail as tail_command
+from services.cli.errors import EXIT_CODES, INTERRUPTED, CommandError
+from services.cli.house import CliSettings, House, find_house
+from services.cli.importing import command as import_command
+
+EXITS = "Exit codes: " + " · ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+
+app = typer.Typer(
+    name="raftar",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Who your customers are, what they do, and who is about to leave: from the command line.",
+    epilog=EXITS,
+)
+keys_app = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.", epilog=EXITS)
+app.add_typer(keys_app, name="keys")
+
+out = Console()
+err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for scripts: one document, or one a line.")]
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    with clear_errors():
+        app()
+    sys.exit(0)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Failures a user can act on end with a sentence, the next step and their exit code, never a traceback."""
+    try:
+        yield
+    except CommandError as error:
+        err.print(f"[red]{escape(str(error))}[/red]", highlight=False, soft_wrap=True)
+        if error.next_step:
+            err.print(f"Next: {escape(error.next_step)}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("[yellow]Interrupted.[/yellow]")
+        sys.exit(INTERRUPTED)
+
+
+def _house() -> House:
+    return find_house(CliSettings())
+
+
+@app.command(epilog="Example: raftar run   ·   RAFTAR_INGEST_PORT=0 raftar run takes a free port")
+def run() -> None:
+    """Run the whole house on this machine until Ctrl-C: ingest, profiles, scoring."""
+    from services.__main__ import main as services
+
+    sys.exit(services(["run"]))
+
+
+@app.command(epilog="Example: raftar demo --leave")
+def demo(
+    leave: Annotated[
+        bool | None,
+        typer.Option("--leave/--stay", help="End after the show, or keep the house (default on a terminal)."),
+    ] = None,
+) -> None:
+    """Under a minute, in a folder of its own: real purchases in, alerts out at their exact time."""
+    from services.demo.show import show
+
+    show(out, stay=sys.stdin.isatty() if leave is None else not leave)
+
+
+@app.command(
+    "import",
+    epilog="Example: raftar import orders.csv --map customer=user_id --map date=occurred_at "
+    "--map total=properties.amount --set kind=purchased --set properties.currency=EUR",
+)
+def import_(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines or CSV, gzip too.")],
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="CSV: column=field[:text|int|number|bool]."),
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="CSV: field=value, the same for every row.")] = None,
+    map_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="YAML with `map:` and `set:`, for many options."),
+    ] = None,
+    id_from: Annotated[
+        list[str] | None,
+        typer.Option(help="Columns (or JSON fields) that together name a row; default: the row's text and number."),
+    ] = None,
+    delimiter: Annotated[str, typer.Option(help="CSV: what stands between cells.")] = ",",
+    time_zone: Annotated[str, typer.Option(help="CSV: zone of times without an offset.")] = "UTC",
+    again: Annotated[bool, typer.Option("--again", help="Send a finished import once more.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring history: touchpoints of the past, without alerts about the past.
+
+    Goes on where it stopped when it was interrupted; sending a row twice counts it once.
+    """
+    asked = import_command.Asked(
+        file, tuple(map_ or ()), tuple(set_ or ()), map_file, tuple(id_from or ()), delimiter, time_zone, again
+    )
+    raise typer.Exit(import_command.run(_house(), asked, out, err, as_json))
+
+
+@app.command(epilog="Example: raftar tail alerts --json | jq .data.reasons")
+def tail(
+    topic: Annotated[tail_command.Topic, typer.Argument(help="alerts, or segments (changes of stage).")],
+    as_json: AsJson = False,
+) -> None:
+    """Follow what the house says, live, until Ctrl-C."""
+    tail_command.run(_house(), topic, out, err, as_json)
+
+
+@app.command(epilog="Example: raftar customer user:4711   ·   raftar customer email:ada@example.org --json")
+def customer(
+    who: Annotated[str, typer.Argument(metavar="ID", help="A customer id (32 hex digits) or KIND:VALUE.")],
+    last: Annotated[int, typer.Option(min=0, max=200, help="How many of the latest touchpoints to show.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Who this customer is, what happened, how likely they leave, and why."""
+    customer_command.run(_house(), who, last, out, as_json)
+
+
+@keys_app.command("create", epilog="Example: raftar keys create secret --source crm --scope read --scope write")
+def keys_create(
+    kind: Annotated[keys_command.Kind, typer.Argument(help="write: public, for websites; secret: your own systems.")],
+    source: Annotated[str, typer.Option(help="What sends with it, for example `website`.")],
+    scope: Annotated[
+        list[keys_command.Scope] | None, typer.Option(help="What a secret key may do; repeat for several.")
+    ] = None,
+    label: Annotated[str, typer.Option(help="A note for people.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. It is shown once, and only its hash is kept."""
+    keys_command.create(_house(), kind, source, scope or [], label, out, as_json)
+
+
+@keys_app.command("list", epilog="Example: raftar keys list --json")
+def keys_list(as_json: AsJson = False) -> None:
+    """All keys of the workspace, without their secrets."""
+    keys_command.list_keys(_house(), out, as_json)
+
+
+@keys_app.command("revoke", epilog="Example: raftar keys revoke 1f2e3d4c5b6a7980")
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="The id that `raftar keys list` shows.")],
+    as_json: AsJson = False,
+) -> None:
+    """A revoked key opens nothing any more, within seconds, in every service."""
+    keys_command.revoke(_house(), key_id, out, as_json)

@@ -1,0 +1,1 @@
+"""History from a file into the house, through the same door as everything else."""
