@@ -147,7 +147,7 @@ def problem_of(error: RaftarError) -> Problem:
         field = error.field if isinstance(error, InvalidField) else ""
         return problem(error.code, str(error), field)
     if isinstance(error, Conflict):
-        return problem("conflict", "somebody else was first; reload and try again")
+        return problem("conflict", str(error) or "somebody else was first; reload and try again")
     if isinstance(error, Stopped):
         return problem("stopped", "this part of the service waits for its operator")
     return fault_problem()
@@ -164,7 +164,7 @@ def fault_problem() -> Problem:
 
 
 def headers_of(error: RaftarError) -> dict[str, str]:
-    """Extra headers of an error: `Retry-After` in whole seconds (many clients parse nothing else), and the challenge."""
+    """Extra headers of an error: `Retry-After` in whole seconds (many clients parse nothing else), the challenge."""
     if isinstance(error, Retryable):
         return {"retry-after": str(max(1, round(error.retry_after_seconds)))}
     if isinstance(error, Stopped):
@@ -246,9 +246,7 @@ class Auth:
             text = presented(request.headers.get("authorization", "").encode("latin-1"))
             found = self._access().key(text) if text else None
             if found is None:
-                raise NotAllowed(
-                    "send a secret key as `Authorization: Bearer rk_s_...`; it is missing or unknown"
-                )
+                raise NotAllowed("send a secret key as `Authorization: Bearer rk_s_...`; it is missing or unknown")
             return found.require(scope)
 
         return dependency
