@@ -1,0 +1,113 @@
+"""The profile state: INITIAL, fold, ⊕ and its canonical bytes. Every feature is one component of `COMPONENTS`.
+
+`fold` of any set of distinct touchpoints gives the same bytes in any order, and fold(A ∪ B) = fold(A) ⊕ fold(B).
+A new feature is a component appended to the list and a rebuild of the projection.
+"""
+
+from typing import Any
+
+import msgspec
+
+from shared.errors import NewerVersion, Poison
+from shared.events import Touchpoint
+from shared.profile.behaviour import behaviour_component, count_unknown
+from shared.profile.care import CALLS, COMPLAINTS, SURVEYS, TICKETS
+from shared.profile.component import Component, Fold, Profile
+from shared.profile.messages import MESSAGES
+from shared.profile.orders import ORDERS
+from shared.profile.subscriptions import SUBSCRIPTIONS
+from shared.profile.traits import TRAITS
+from shared.vocabulary import KINDS
+
+STATE_VERSION = 1
+"""First byte of every state. Raised when a part changes its meaning; appending a component needs no new version."""
+
+_KEYED: tuple[Component[Any], ...] = (
+    ORDERS, TICKETS, CALLS, COMPLAINTS, SURVEYS, MESSAGES, SUBSCRIPTIONS, TRAITS,
+)  # fmt: skip
+
+BEHAVIOUR = behaviour_component({kind: needs for component in _KEYED for kind, needs in component.counts.items()})
+
+COMPONENTS: tuple[Component[Any], ...] = (BEHAVIOUR, *_KEYED)
+"""All features. The order is the storage format: only ever append."""
+
+_Parts = msgspec.defstruct(
+    "Parts", [(component.name, component.state | None, None) for component in COMPONENTS], array_like=True, gc=False
+)
+
+_Step = tuple[str, Any, Fold[Any]]
+
+
+def _steps_of(kind: str) -> tuple[_Step, ...]:
+    concerned = [component for component in COMPONENTS if kind in component.folds]
+    return tuple((component.name, component.empty, component.folds[kind]) for component in concerned)
+
+
+_STEPS: dict[str, tuple[_Step, ...]] = {kind: _steps_of(kind) for kind in KINDS}
+_UNKNOWN: tuple[_Step, ...] = (("behaviour", BEHAVIOUR.empty, count_unknown),)
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(_Parts)
+_VERSION_BYTE = bytes((STATE_VERSION,))
+
+
+def new() -> Profile:
+    """INITIAL: the profile of nothing, the neutral element of `merge`. A fresh one, since `fold` changes in place."""
+    return Profile(_Parts())
+
+
+def fold(profile: Profile, touchpoint: Touchpoint, source: str, trust: int) -> None:
+    """Fold one touchpoint into `profile`, in place. Kinds this code does not know are counted.
+
+    `source`: who reported it (no component tells sources apart so far) · `trust`: of its key, PUBLIC, PROVIDER or
+    SECRET. The caller removes duplicates by id first. Raises Poison for a touchpoint that cannot be folded; the
+    profile is then half changed and must be thrown away and folded again without it.
+    """
+    parts = profile.parts
+    try:
+        for name, empty, step in _STEPS.get(touchpoint.kind, _UNKNOWN):
+            part = getattr(parts, name)
+            if part is None:
+                part = empty()
+                setattr(parts, name, part)
+            step(part, touchpoint, trust)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Poison(f"{touchpoint.kind}: {type(error).__name__}: {error}") from error
+
+
+def merge(a: Profile, b: Profile) -> Profile:
+    """a ⊕ b: the profile of the touchpoints of both. Commutative and associative, `new()` is neutral; pure."""
+    parts = _Parts()
+    for component in COMPONENTS:
+        mine, other = getattr(a.parts, component.name), getattr(b.parts, component.name)
+        if mine is not None or other is not None:
+            merged = component.merge(
+                component.empty() if mine is None else mine, component.empty() if other is None else other
+            )
+            setattr(parts, component.name, merged)
+    return Profile(parts)
+
+
+def encode(profile: Profile) -> bytes:
+    """The canonical bytes: equal profiles give equal bytes, whatever the order of their touchpoints.
+
+    Raises Poison when a folded value has no bytes (a number beyond 64 bits).
+    """
+    try:
+        return _VERSION_BYTE + _encoder.encode(profile.parts)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise Poison(f"state has no bytes: {error}") from error
+
+
+def decode(data: bytes) -> Profile:
+    """The inverse of `encode`. Raises NewerVersion for a newer state, ValueError for bytes that are no state."""
+    if not data:
+        raise ValueError("a state has at least one byte")
+    if data[0] > STATE_VERSION:
+        raise NewerVersion(
+            f"profile state version {data[0]} is newer than {STATE_VERSION}: deploy the newer code first"
+        )
+    try:
+        return Profile(_decoder.decode(memoryview(data)[1:]))
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"no profile state: {error}") from error
