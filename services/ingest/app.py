@@ -1,0 +1,113 @@
+"""The composition root of the door: the only place that picks its log, clock and keys and puts the parts together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from services.ingest.door import EventDoor
+from services.ingest.imports import Imports
+from services.ingest.intake import Inflight, Intake, LogHealth
+from services.ingest.metrics import Counts, DoorMetrics
+from services.ingest.openapi import describe_events
+from services.ingest.routes import import_routes, key_routes, settings_routes
+from services.ingest.senders import Secrets, Senders
+from services.ingest.settings import IngestSettings
+from shared.clock import Clock, SystemClock
+from shared.definitions import DefinitionsFeed
+from shared.httpd import Auth, Checks, Guarded, HouseApp, Life, new_app
+from shared.keyring import Keyring
+from shared.log.port import Log
+from shared.log.sqlite import SqliteLog
+from shared.telemetry import Telemetry
+from shared.topics import topics
+
+DESCRIPTION = (
+    "Post touchpoints; a 200 means they are durably in the log. Speaks Segment's HTTP API and its own. "
+    "Websites use a write key, back-office systems a secret key."
+)
+
+
+def build(
+    settings: IngestSettings,
+    *,
+    log: Log,
+    clock: Clock,
+    keyring: Secrets,
+    feed: DefinitionsFeed,
+    owns_log: bool = False,
+) -> HouseApp:
+    """The door as one ASGI application.
+
+    `feed` not yet started: the application's lifespan starts and closes it. `owns_log`: the lifespan closes the log.
+    """
+    life, telemetry = Life(), Telemetry()
+    counts, inflight = Counts(telemetry.registry), Inflight(settings.ingest_inflight_bytes_max)
+    health = LogHealth(log, clock)
+    senders = Senders(keyring, feed, settings.ingest_default_currency)
+    imports = Imports(log, feed, clock, settings.partitions, settings.ingest_import_idle_seconds)
+    intake = Intake(log, clock, senders, imports, settings.limits, settings.partitions, counts, health)
+    telemetry.registry.register(DoorMetrics(counts, inflight, health, imports, feed))
+
+    async def ready() -> Checks:
+        age_seconds = feed.age_seconds()
+        missing = senders.missing()
+        return {
+            "log": {**await health.check(), "inflight_bytes": inflight.held},
+            "definitions": {
+                "ok": age_seconds <= settings.ingest_feed_stale_seconds,
+                "age_seconds": round(age_seconds, 3) if feed.read_at_monotonic is not None else None,
+            },
+            "secrets": {"ok": not missing, "missing_workspaces": missing},
+        }
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await log.ensure(topics(settings.partitions))
+        await feed.start()
+        closer = asyncio.create_task(imports.keep_closing_idle(), name="idle imports")
+        try:
+            yield
+        finally:
+            closer.cancel()
+            await asyncio.gather(closer, return_exceptions=True)
+            await feed.close()
+            if owns_log:
+                await log.close()
+
+    api = new_app(
+        title="Raftar ingest",
+        description=DESCRIPTION,
+        version="1",
+        telemetry=telemetry,
+        life=life,
+        ready=ready,
+        lifespan=lifespan,
+    )
+    auth = Auth(lambda: feed.access)
+    api.include_router(key_routes(log, feed, clock, auth))
+    api.include_router(import_routes(imports, auth))
+    api.include_router(settings_routes(feed, settings.ingest_public_url))
+    describe_events(api)
+    rest = Guarded(api, body_bytes_max=1 << 20, body_seconds=settings.ingest_body_seconds)
+    return HouseApp(EventDoor(rest, intake, senders, feed, clock, settings, inflight, counts), life)
+
+
+def from_settings(settings: IngestSettings) -> HouseApp:
+    """The door on the log and keys the settings name. Opens the log; its lifespan closes it."""
+    clock = SystemClock()
+    log = open_log(settings, clock)
+    feed = DefinitionsFeed(log, clock)
+    return build(settings, log=log, clock=clock, keyring=Keyring(settings.data_dir), feed=feed, owns_log=True)
+
+
+def open_log(settings: IngestSettings, clock: Clock) -> Log:
+    """Kafka when bootstrap servers are named, else SQLite files in the data folder."""
+    options: dict[str, Any] = {"inflight_bytes_max": settings.ingest_inflight_bytes_max}
+    if settings.kafka_bootstrap:
+        from shared.log.kafka import KafkaLog  # an embedded house starts without the Kafka client
+
+        return KafkaLog(settings.kafka_bootstrap, clock, **options)
+    return SqliteLog(settings.log_dir, clock, **options)

@@ -1,0 +1,227 @@
+"""From one request's items to durable records: admit, seal, pack, append. Returns only when the log has all of it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from services.ingest.domain.admission import admit_native, admit_segment
+from services.ingest.domain.packing import pack, pack_failed
+from services.ingest.domain.terms import ROOT_PATH, Admitted, AdmittedLink, Arrival, Limits, Refused, Result, Sender
+from services.ingest.imports import Imports
+from services.ingest.metrics import Counts
+from services.ingest.senders import Senders
+from services.ingest.wire import Envelope, Item, is_deduplicable
+from shared.clock import Clock
+from shared.errors import InvalidField, NotAccepting, OutcomeUnknown, RaftarError, TooLarge
+from shared.log.port import Log, Outgoing
+from shared.topics import FAILED_PARTITIONS, TOUCHPOINTS, TOUCHPOINTS_FAILED
+
+_log = structlog.get_logger("intake")
+
+ITEMS_AT_ONCE = 64
+"""After so many items of one request other requests get a turn."""
+FAILED_ITEM_BYTES_MAX = 384 * 1024
+"""A refused item larger than this is kept without its tail, so that it fits a record."""
+PAUSE_AFTER_FAILURE_SECONDS = 5.0
+"""Not ready for this long after an append failed; then the log is asked, and traffic decides."""
+RECENT_SECONDS = 10.0
+
+
+class TooBusy(NotAccepting):
+    """All requests in progress together hold as much as they may."""
+
+    code = "too_busy"
+
+
+class Inflight:
+    """Bytes of all requests in progress, bounded."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self.held = 0
+
+    def take(self, byte_count: int) -> None:
+        """Hold bytes. Raises TooBusy beyond the bound."""
+        if self.held + byte_count > self._bytes_max:
+            raise TooBusy("too many requests are in progress (RAFTAR_INGEST_INFLIGHT_BYTES_MAX); try again soon")
+        self.held += byte_count
+
+    def give(self, byte_count: int) -> None:
+        """Let bytes go."""
+        self.held -= byte_count
+
+
+class LogHealth:
+    """Whether the log takes appends: known from the traffic itself, asked for when there is none."""
+
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self._log, self._clock = log, clock
+        self._at: float | None = None
+        self._failure = ""
+
+    @property
+    def last_worked(self) -> bool:
+        """Whether the newest append worked (True before the first)."""
+        return not self._failure
+
+    def worked(self) -> None:
+        """An append worked."""
+        self._at, self._failure = self._clock.monotonic(), ""
+
+    def failed(self, code: str) -> None:
+        """An append failed."""
+        self._at, self._failure = self._clock.monotonic(), code
+
+    async def check(self) -> dict[str, Any]:
+        """`ok` after a recent success; after a failure not for a while; else what the log answers."""
+        age_seconds = float("inf") if self._at is None else self._clock.monotonic() - self._at
+        if self._failure and age_seconds < PAUSE_AFTER_FAILURE_SECONDS:
+            return {"ok": False, "reason": self._failure}
+        if not self._failure and age_seconds < RECENT_SECONDS:
+            return {"ok": True}
+        try:
+            await asyncio.wait_for(self._log.bounds(TOUCHPOINTS), 2.0)
+        except (RaftarError, TimeoutError) as error:
+            return {"ok": False, "reason": getattr(error, "code", "no_answer")}
+        return {"ok": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one request asks. `kind`: the Segment call of its path, None: the item's own · `native`: our shape."""
+
+    envelope: Envelope
+    sender: Sender
+    arrival: Arrival
+    kind: str | None
+    native: bool
+
+
+class Intake:
+    """Takes requests in. One for all event routes, so that they cannot drift apart."""
+
+    def __init__(
+        self,
+        log: Log,
+        clock: Clock,
+        senders: Senders,
+        imports: Imports,
+        limits: Limits,
+        partitions: int,
+        counts: Counts,
+        health: LogHealth,
+    ) -> None:
+        self._log, self._clock, self._senders, self._imports = log, clock, senders, imports
+        self._limits, self._partitions = limits, partitions
+        self._counts, self._health = counts, health
+
+    async def take(self, request: Request) -> Sequence[Result]:
+        """One result an item; everything accepted is durable, everything refused inside a batch is kept, sealed.
+
+        Raises InvalidField for a refused single call and TooLarge for too many items, with nothing appended; Retryable
+        when the log took nothing or nobody knows.
+        """
+        items = request.envelope.items
+        if len(items) > self._limits.items:
+            raise TooLarge(f"a request takes {self._limits.items} items (RAFTAR_INGEST_ITEMS_MAX), not {len(items)}")
+        results = await self._admit(request)
+        if any(type(result) is Refused for result in results):
+            self._count_refused(results)
+            if request.envelope.single:
+                raise _refusal(results[0])
+        await self._keep(request, results)
+        return results
+
+    async def _admit(self, request: Request) -> list[Result]:
+        items = request.envelope.items
+        results: list[Result] = []
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            results += [self._admit_one(request, item) for item in items[start : start + ITEMS_AT_ONCE]]
+        return [self._in_open_import(result, items[i], request) for i, result in enumerate(results)]
+
+    def _admit_one(self, request: Request, item: Item) -> Result:
+        if item.unreadable:
+            return Refused("invalid_json", ROOT_PATH, item.unreadable, item.raw)
+        sender, arrival, new_id, limits = request.sender, request.arrival, self._clock.new_id, self._limits
+        if request.native:
+            return admit_native(item.value, item.raw, sender, arrival, new_id, limits)
+        context = request.envelope.context
+        return admit_segment(request.kind, item.value, item.raw, sender, arrival, context, new_id, limits)
+
+    def _in_open_import(self, result: Result, item: Item, request: Request) -> Result:
+        import_id = _import_of(result)
+        if not import_id:
+            return result
+        reason = self._imports.why_not(request.sender.workspace, import_id)
+        return Refused("import_not_open", "import_id", reason, item.raw) if reason else result
+
+    async def _keep(self, request: Request, results: Sequence[Result]) -> None:
+        """Append the accepted and the refused. No await may come between the last look at imports and `enter`."""
+        accepted = [result for result in results if not isinstance(result, Refused)]
+        refused = [_shortened(result) for result in results if isinstance(result, Refused)]
+        sender, arrival = request.sender, request.arrival
+        seal = self._senders.sealing(sender.workspace, arrival.received_at)
+        import_ids = {import_id for import_id in map(_import_of, accepted) if import_id}
+        self._imports.enter(sender.workspace, import_ids)
+        try:
+            if accepted:
+                await self._append(TOUCHPOINTS, pack(accepted, sender, arrival, self._partitions, seal))
+            if refused:
+                records = pack_failed(refused, sender, arrival, FAILED_PARTITIONS, seal, self._clock.new_id)
+                await self._append(TOUCHPOINTS_FAILED, records)
+        finally:
+            if import_ids:
+                self._imports.leave(sender.workspace, import_ids)
+        self._counts.accepted += len(accepted)
+        self._counts.not_deduplicable += sum(not is_deduplicable(result) for result in accepted)
+
+    async def _append(self, topic: str, records: list[Outgoing]) -> None:
+        began = self._clock.monotonic()
+        try:
+            await self._log.append(topic, records)
+        except RaftarError as error:
+            code = str(getattr(error, "code", "stopped"))
+            self._health.failed(code)
+            self._counts.append_failed(code)
+            _log.warning("append failed", topic=topic, code=code, reason=str(error))
+            raise _for_clients(error) from error
+        self._health.worked()
+        self._counts.append_seconds.observe(self._clock.monotonic() - began)
+
+    def _count_refused(self, results: Sequence[Result]) -> None:
+        for result in results:
+            if isinstance(result, Refused):
+                self._counts.refused(result.code)
+
+
+def _for_clients(error: RaftarError) -> RaftarError:
+    """The same advice without the log's own words, which name brokers and files."""
+    if isinstance(error, NotAccepting):
+        return NotAccepting("the log takes nothing now; try again", error.retry_after_seconds)
+    if isinstance(error, OutcomeUnknown):
+        again = "the log did not confirm; send the same again, what is there already is recognised"
+        return OutcomeUnknown(again, error.retry_after_seconds)
+    return error
+
+
+def _refusal(result: Result) -> InvalidField:
+    assert isinstance(result, Refused)  # noqa: S101
+    path = "" if result.path == ROOT_PATH else result.path
+    return InvalidField(path, result.reason, result.code)
+
+
+def _import_of(result: Result) -> str:
+    touchpoint = result.touchpoint if isinstance(result, AdmittedLink) else result
+    return touchpoint.import_id if isinstance(touchpoint, Admitted) else ""
+
+
+def _shortened(refused: Refused) -> Refused:
+    if len(refused.item) <= FAILED_ITEM_BYTES_MAX:
+        return refused
+    reason = f"{refused.reason} (its {len(refused.item)} bytes are kept without the tail)"
+    return replace(refused, item=refused.item[:FAILED_ITEM_BYTES_MAX], reason=reason)
