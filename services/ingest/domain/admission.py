@@ -1,12 +1,20 @@
-"""Admission: one item as a client sent it becomes a touchpoint, a link, or a refusal with path and reason. Never raises.
+"""Admission: one item as a client sent it becomes a touchpoint, a link, or a refusal with path and reason.
 
-Two doors lead in: Segment's shape (`admit_segment`) and Raftar's own (`admit_native`). Paths in refusals are relative
-to the item, e.g. `properties.amount`; `ROOT_PATH` means the whole item.
+Bad input never raises. Two doors lead in: Segment's shape (`admit_segment`) and Raftar's own (`admit_native`). Paths in
+refusals are relative to the item, e.g. `properties.amount`; `ROOT_PATH` means the whole item.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
+from services.ingest.domain.draft import Draft, Offered, as_identifier
+from services.ingest.domain.native import read_native
+from services.ingest.domain.parting import Person, part_draft
+from services.ingest.domain.segment import read_segment
+from services.ingest.domain.shape import check_shape
 from services.ingest.domain.terms import (
     ROOT_PATH,
     Admitted,
@@ -17,6 +25,11 @@ from services.ingest.domain.terms import (
     Result,
     Sender,
 )
+from services.ingest.domain.traces import looks_personal
+from shared.errors import InvalidField
+from shared.events import PUBLIC, IdentityLinked, Touchpoint
+from shared.identifiers import leaf_of, normalise
+from shared.ids import derived_id, touchpoint_id
 
 __all__ = [
     "ROOT_PATH",
@@ -29,9 +42,17 @@ __all__ = [
     "Sender",
     "admit_native",
     "admit_segment",
+    "check_shape",
 ]
 
 NewId = Callable[[], bytes]
+
+_canonical = msgspec.msgpack.Encoder(order="deterministic")
+_NOT_THE_EVENT = frozenset(("sentAt", "writeKey", "_metadata"))
+_PUBLIC_KINDS = frozenset(("user", "anonymous"))
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_OUR_WORDS = frozenset(("kind", "type", "channel"))
+_PATH_CHARACTERS = 200
 
 
 def admit_segment(
@@ -50,9 +71,167 @@ def admit_segment(
     decides) · `item`: the decoded JSON, of whatever type · `raw`: its bytes as received; only their length is judged
     and they come back in a refusal · `envelope_context`: the batch's `context`, which lies under the item's own ({}).
     """
-    raise NotImplementedError
+
+    def read() -> Draft:
+        _check(item, raw, limits)
+        if envelope_context:
+            _check_envelope(envelope_context, raw, limits)
+        return read_segment(kind, item, sender, arrival, envelope_context)
+
+    return _admit(read, kind or "", item, raw, sender, arrival, new_id, limits)
 
 
 def admit_native(item: Any, raw: bytes, sender: Sender, arrival: Arrival, new_id: NewId, limits: Limits) -> Result:
     """One touchpoint of `POST /v1/touchpoints` (fields: `native.NativeTouchpoint`); arguments as `admit_segment`."""
-    raise NotImplementedError
+
+    def read() -> Draft:
+        _check(item, raw, limits)
+        return read_native(item, sender, arrival)
+
+    return _admit(read, "", item, raw, sender, arrival, new_id, limits)
+
+
+def _admit(
+    read: Callable[[], Draft],
+    call: str,
+    item: Any,
+    raw: bytes,
+    sender: Sender,
+    arrival: Arrival,
+    new_id: NewId,
+    limits: Limits,
+) -> Result:
+    try:
+        draft = read()
+        _check_name(draft, limits)
+        id_, deduplicable = _identity(draft, call, item, new_id, limits)
+        person = _person(draft, sender)
+        touchpoint, personal = _touchpoint(draft, id_, person, sender, arrival)
+    except InvalidField as error:
+        return _refused(error, raw)
+    admitted = Admitted(touchpoint, personal, deduplicable, draft.import_id)
+    return admitted if person.alias is None else AdmittedLink(_link(touchpoint, person.alias, sender), admitted)
+
+
+def _check(item: Any, raw: bytes, limits: Limits) -> None:
+    if len(raw) > limits.item_bytes:
+        raise InvalidField(ROOT_PATH, f"has {len(raw)} bytes, more than {limits.item_bytes}", "too_large")
+    if type(item) is not dict:
+        raise InvalidField(ROOT_PATH, "must be an object", "invalid_type")
+    check_shape(item, limits)
+
+
+def _check_envelope(context: dict[str, Any], raw: bytes, limits: Limits) -> None:
+    """The batch's context is written with every item, so it counts with every item."""
+    check_shape({"context": context}, limits)
+    if len(raw) + len(_canonical.encode(context)) > limits.item_bytes:
+        raise InvalidField("context", f"with the batch's context more than {limits.item_bytes} bytes", "too_large")
+
+
+def _check_name(draft: Draft, limits: Limits) -> None:
+    if len(draft.name.encode()) > limits.name_bytes:
+        raise InvalidField("name", f"is longer than {limits.name_bytes} bytes", "too_large")
+    if len(draft.import_id.encode()) > limits.id_bytes:
+        raise InvalidField("import_id", f"is longer than {limits.id_bytes} bytes", "too_large")
+
+
+def _identity(draft: Draft, call: str, item: dict[str, Any], new_id: NewId, limits: Limits) -> tuple[bytes, bool]:
+    """(id, deduplicable): the client's id, else a hash of the event as sent where it has a time, else a fresh one."""
+    if draft.client_id is not None and draft.client_id[1] != "":
+        path, value = draft.client_id
+        text = as_identifier(value, path)
+        if len(text.encode()) > limits.id_bytes:
+            raise InvalidField(path, f"is longer than {limits.id_bytes} bytes", "too_large")
+        return touchpoint_id(text), True
+    if draft.when.client_at is None:
+        return new_id(), False
+    event = {name: value for name, value in item.items() if name not in _NOT_THE_EVENT}
+    return derived_id("event", call, _canonical.encode(event)), True
+
+
+def _person(draft: Draft, sender: Sender) -> Person:
+    """Leaves in order of rank, each with its identifier in the clear; what a public key may not say is unverified."""
+    found: dict[bytes, tuple[str, str]] = {}
+    sent: set[str] = set()
+    unverified: dict[str, Any] = {}
+    left_out: dict[str, Any] = {}
+    first_error: InvalidField | None = None
+    for offered in draft.offered:
+        sent.add(str(offered.value))
+        if sender.trust == PUBLIC and offered.kind not in _PUBLIC_KINDS:
+            unverified[offered.kind] = offered.value
+            continue
+        try:
+            leaf, value = _leaf(offered, sender)
+        except InvalidField as error:
+            if offered.strict:
+                raise
+            first_error = first_error or error
+            left_out[offered.path] = offered.value
+            continue
+        found[leaf] = (offered.kind, value)
+    if not found:
+        raise first_error or _nobody(draft, bool(unverified))
+    leaves = tuple(sorted(found))
+    alias = _leaf(draft.alias_of, sender) if draft.alias_of is not None else None
+    if alias is not None:
+        sent.add(alias[1])
+    sent.update(value for _, value in found.values())
+    identifiers = [list(found[leaf]) for leaf in leaves]
+    return Person(leaves, identifiers, frozenset(sent), unverified, left_out, alias[0] if alias is not None else None)
+
+
+def _nobody(draft: Draft, has_unverified: bool) -> InvalidField:
+    why = "; an email, phone or provider id counts with a secret key only" if has_unverified else ""
+    return InvalidField(draft.identifier_path, f"a user or anonymous id is needed{why}", "missing")
+
+
+def _leaf(offered: Offered, sender: Sender) -> tuple[bytes, str]:
+    text = as_identifier(offered.value, offered.path)
+    value = normalise(offered.kind, text, sender.region, field=offered.path)
+    return leaf_of(sender.leaf_secret, sender.workspace, offered.kind, value), value
+
+
+def _touchpoint(
+    draft: Draft, id_: bytes, person: Person, sender: Sender, arrival: Arrival
+) -> tuple[Touchpoint, dict[str, Any]]:
+    parted = part_draft(draft, person, sender, arrival)
+    touchpoint = Touchpoint(
+        id=id_,
+        day=draft.when.day,
+        kind=draft.kind,
+        channel=draft.channel,
+        leaves=person.leaves,
+        occurred_at=draft.when.occurred_at,
+        client_at=draft.when.client_at,
+        properties=parted.properties,
+        context=parted.context,
+        name=parted.name,
+    )
+    return touchpoint, parted.personal
+
+
+def _link(touchpoint: Touchpoint, other: bytes, sender: Sender) -> IdentityLinked:
+    low, high = sorted((touchpoint.leaves[0], other))
+    return IdentityLinked(
+        workspace=sender.workspace,
+        id=touchpoint.id,
+        a=low,
+        b=high,
+        alias=True,
+        operator=False,
+        occurred_at=touchpoint.occurred_at,
+    )
+
+
+def _refused(error: InvalidField, raw: bytes) -> Refused:
+    """Path and reason stay in the clear: an email as a key, or a value quoted by a check, must not stand there."""
+    path = ".".join("(personal)" if looks_personal(part) else part for part in error.field.split("."))
+    path = "(personal)" if looks_personal(path) else path
+    path = path.replace("\0", "").encode("utf-8", "replace").decode()[:_PATH_CHARACTERS]
+    reason = error.reason
+    if path not in _OUR_WORDS or looks_personal(reason):
+        reason = _QUOTED.sub("the value", reason)
+    if looks_personal(reason):
+        reason = "is not valid"
+    return Refused(error.code, path or ROOT_PATH, reason.encode("utf-8", "replace").decode(), raw)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from shared.events import IdentityLinked, Touchpoint
 
 ROOT_PATH = "$"
@@ -46,8 +48,7 @@ class Limits:
     name_bytes: int = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """One touchpoint taken in. `personal` is what must be sealed (never empty of `identifiers`); `deduplicable` is
     False when neither a client id nor a client time came, so that a retry counts again; `import_id` "" = live."""
 
@@ -57,16 +58,14 @@ class Admitted:
     import_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AdmittedLink:
+class AdmittedLink(msgspec.Struct, frozen=True):
     """An alias from a secret key: the command, and the touchpoint that came with it."""
 
     command: IdentityLinked
     touchpoint: Admitted | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """One item kept out. `code` is for machines, `path` is the field inside the item (`ROOT_PATH`: all of it),
     `reason` is for people and quotes no personal value, `item` is what came, for `touchpoints-failed`."""
 

@@ -1,0 +1,122 @@
+"""Parts what may stay readable in the log from what must be sealed (design §6), at any depth."""
+
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import unquote_plus
+
+from services.ingest.domain.traces import (
+    Around,
+    Name,
+    before_query,
+    is_suspect,
+    is_url,
+    looks_personal,
+    name_says,
+    object_says,
+)
+
+_NOTHING: frozenset[str] = frozenset()
+_KNOWN_CHARACTERS_MIN = 6
+_CAMPAIGN = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "name", "utm_term": "term",
+             "utm_content": "content"}  # fmt: skip
+
+
+class Sieve:
+    """Parts the values of one touchpoint. `campaign` gathers what `utm_` parameters it met, in Segment's words."""
+
+    __slots__ = ("_identifiers", "_secret", "campaign")
+
+    def __init__(self, identifiers: frozenset[str], secret: bytes) -> None:
+        """`identifiers`: this touchpoint's own, as sent and normalised; wherever one of at least six characters comes
+        up again it is sealed · `secret`: keys the stand-ins of ids that are personal (at most 64 bytes)."""
+        self._identifiers = frozenset(value for value in identifiers if len(value) >= _KNOWN_CHARACTERS_MIN)
+        self._secret = secret
+        self.campaign: dict[str, str] = {}
+
+    def part(
+        self,
+        values: dict[str, Any],
+        sealed: dict[str, Any],
+        around: Around = Around.NEUTRAL,
+        hidden: frozenset[str] = _NOTHING,
+        path: str = "",
+    ) -> dict[str, Any]:
+        """The readable part of `values`, a new dict; the rest goes into `sealed` under its dotted path.
+
+        `around`: what `values` describes · `hidden`: names that are sealed on the first level (the vocabulary's).
+        """
+        readable: dict[str, Any] = {}
+        for name, value in values.items():
+            says = name_says(name)
+            if (says >= Name.NAMED and _is_sealed(says, around)) or name in hidden:
+                _seal(sealed, path + name, value)
+            elif type(value) is str:
+                if is_suspect(value) or value in self._identifiers or (says == Name.ADDRESS and ";" in value):
+                    value = self._text(value, says, sealed, path + name)
+                if value is not None:
+                    readable[name] = value
+            elif value is None or value is True or value is False:
+                readable[name] = value
+            elif type(value) is dict:
+                readable[name] = self.part(value, sealed, object_says(name, around), _NOTHING, f"{path}{name}.")
+            elif type(value) is list:
+                readable[name] = self._list(value, name, sealed, object_says(name, around), path + name)
+            else:
+                readable[name] = value
+        return readable
+
+    def _list(self, values: list[Any], name: str, sealed: dict[str, Any], around: Around, path: str) -> list[Any]:
+        """Like an object whose every element has the list's name; what is sealed is left out."""
+        kept = (
+            self.part({name: value}, sealed, around, _NOTHING, f"{path}[{index}].")
+            if type(value) is not dict
+            else {name: self.part(value, sealed, around, _NOTHING, f"{path}[{index}].")}
+            for index, value in enumerate(values)
+        )
+        return [part[name] for part in kept if name in part]
+
+    def _text(self, text: str, says: Name, sealed: dict[str, Any], path: str) -> str | None:
+        """What may stay of a suspect text: itself, a stand-in, an address without its query, or None."""
+        is_number = says == Name.ID or says == Name.NUMBERED
+        if text not in self._identifiers:
+            if says == Name.ADDRESS or is_url(text):
+                return self._address(text, sealed, path)
+            if not looks_personal(text, is_number):
+                return text
+        sealed[path] = text
+        return self._stand_in(text) if is_number else None
+
+    def _address(self, url: str, sealed: dict[str, Any], path: str) -> str | None:
+        kept = before_query(url)
+        if len(kept) < len(url):
+            sealed[path] = url
+            self._read_campaign(url[len(kept) :])
+        if kept in self._identifiers or (is_suspect(kept) and looks_personal(kept)):
+            sealed[path] = url
+            return None
+        return kept or None
+
+    def _read_campaign(self, query: str) -> None:
+        if "utm_" not in query:
+            return
+        for field in query.partition("#")[0][1:].split("&"):
+            name, _, value = field.partition("=")
+            word = _CAMPAIGN.get(name)
+            value = unquote_plus(value) if word else ""
+            if value and word and value not in self._identifiers and not (is_suspect(value) and looks_personal(value)):
+                self.campaign.setdefault(word, value)
+
+    def _stand_in(self, text: str) -> str:
+        """The same id gives the same stand-in within a workspace, so that copies of one order still meet."""
+        return "h_" + blake2b(text.encode(), key=self._secret, digest_size=12).hexdigest()
+
+
+def _is_sealed(says: Name, around: Around) -> bool:
+    if says is Name.SEALED:
+        return True
+    return around is not Around.THING if says is Name.NAMED else around is Around.PERSON
+
+
+def _seal(sealed: dict[str, Any], path: str, value: Any) -> None:
+    if value is not None and value != "":
+        sealed[path] = value
