@@ -8,13 +8,14 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.resources import files
 
 import msgspec
-from shared.log.kafka import KafkaLog
 
 from services import local_access
 from services.local_access import LocalAccess
-from services.scoring.domain.definitions import DEFAULT_MODEL, DEFAULT_RULES
+from services.scoring.domain.definitions import DEFAULT_MODEL
+from services.scoring.domain.pack import rules_of
 from shared.access import KEY_RANDOM_BYTES, SCOPES, SECRET_KEY, WRITE, WRITE_KEY, new_key
 from shared.clock import Clock
 from shared.codec import encode
@@ -41,9 +42,13 @@ class FirstStart:
 @asynccontextmanager
 async def open_log(settings: HouseSettings, clock: Clock) -> AsyncIterator[Log]:
     """The log the settings name, closed at the end of the block."""
-    log: Log = (
-        KafkaLog(settings.kafka_bootstrap, clock) if settings.kafka_bootstrap else SqliteLog(settings.log_dir, clock)
-    )
+    log: Log
+    if settings.kafka_bootstrap:
+        from shared.log.kafka import KafkaLog  # only a house on Kafka pays for loading its client
+
+        log = KafkaLog(settings.kafka_bootstrap, clock)
+    else:
+        log = SqliteLog(settings.log_dir, clock)
     try:
         yield log
     finally:
@@ -83,7 +88,7 @@ async def _complete(
     else:
         Keyring(settings.data_dir).leaf_secret(workspace)  # raises, with the next step, when it is lost
     if not published:
-        facts.append(DefinitionPublished(workspace, FIRST_VERSION, clock.now_ms(), DEFAULT_RULES, DEFAULT_MODEL))
+        facts.append(first_definition(workspace, clock.now_ms()))
         start.done.append("version 1 of rules and model published")
     if new_keys or not feed.access.keys_of(workspace):
         made, start.access = _new_keys(start.access, clock.now_ms())
@@ -93,6 +98,12 @@ async def _complete(
     if facts:
         await log.append(DEFINITIONS, [Outgoing(0, encode(fact)) for fact in facts])
     return start
+
+
+def first_definition(workspace: str, now_ms: int) -> DefinitionPublished:
+    """Version 1 of what decides: the rule pack and the model that ship with Raftar, in force from now on."""
+    rules = rules_of((files("services.scoring") / "default_pack.yaml").read_text(encoding="utf-8"))
+    return DefinitionPublished(workspace, FIRST_VERSION, now_ms, rules, DEFAULT_MODEL)
 
 
 def _new_workspace(settings: HouseSettings, now_ms: int) -> WorkspaceDefined:

@@ -27,7 +27,7 @@ class Rest:
 
     def __init__(self, name: str, url: str, key: str, pause: Callable[[float], None] = sleep) -> None:
         self.name, self.url = name, url.rstrip("/")
-        self._pause = pause
+        self.pause = pause
         self.client = httpx.Client(
             base_url=self.url,
             auth=httpx.BasicAuth(key, ""),
@@ -81,7 +81,7 @@ class Rest:
                 pause_seconds, trouble = _retry_after(answer, attempt), self._busy(answer)
             if waited_seconds + pause_seconds > patience_seconds:
                 raise trouble
-            self._pause(pause_seconds)
+            self.pause(pause_seconds)
             waited_seconds += pause_seconds
             attempt += 1
 

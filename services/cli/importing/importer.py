@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from services.cli.errors import Refused
 from services.cli.importing.progress import Bookmark, Progress
 from services.cli.importing.rows import Reading, Row, Source
 from services.cli.rest import Rest, path_part
@@ -20,7 +19,9 @@ BATCH_BYTES_MAX = 2 << 20
 """Half of the door's default body limit."""
 PATIENCE_SECONDS = 600.0
 REFUSALS_SHOWN_MAX = 10
-GONE = frozenset({"import_closed", "not_found"})
+NOT_OPEN = "import_not_open"
+SETTLING_SECONDS = 1.0
+"""A door reads of a new import from the log: another door than the one that began it may be this much behind."""
 
 
 @dataclass(slots=True)
@@ -91,19 +92,24 @@ class Importer:
         self._bookmark.save(progress)
 
     def _answers(self, rows: list[Row], progress: Progress) -> list[str]:
-        """For each row "" (accepted) or why it was refused. An import closed meanwhile is begun anew."""
-        try:
-            return self._post(rows, progress.import_id)
-        except Refused as error:
-            if error.code not in GONE:
-                raise
-            self._begin(progress)
-            return self._post(rows, progress.import_id)
+        """For each row "" (accepted) or why it was refused.
 
-    def _post(self, rows: list[Row], import_id: str) -> list[str]:
+        A door that does not know the import may be a moment behind: asked once more. An import that was closed
+        meanwhile (an hour without a row) is begun anew under another id; what it had brought stays.
+        """
+        results = self._post(rows, progress.import_id)
+        if not_open(results):
+            self._door.pause(SETTLING_SECONDS)
+            results = self._post(rows, progress.import_id)
+        if not_open(results):
+            self._begin(progress)
+            results = self._post(rows, progress.import_id)
+        return [trouble_of(result) for result in results]
+
+    def _post(self, rows: list[Row], import_id: str) -> list[dict[str, Any]]:
         body = [{**(row.item or {}), "import_id": import_id} for row in rows]
         answer = self._door.post("/v1/touchpoints", body, patience_seconds=PATIENCE_SECONDS)
-        return [trouble_of(result) for result in answer["results"]]
+        return list(answer["results"])
 
 
 def batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -121,10 +127,15 @@ def batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
+def not_open(results: list[dict[str, Any]]) -> bool:
+    """Whether the door refused a row because its import is not open there."""
+    return any(result.get("code") == NOT_OPEN for result in results)
+
+
 def trouble_of(result: dict[str, Any]) -> str:
     """The reason of one refused item, with its field; "" for an accepted one."""
     if result.get("status") == "accepted":
         return ""
-    where = result.get("field") or result.get("path") or ""
+    where = str(result.get("field") or "").partition("].")[2]  # without the place in the batch, which says nothing here
     reason = str(result.get("reason") or result.get("code") or "refused")
     return f"{where}: {reason}" if where else reason
