@@ -87,7 +87,7 @@ def _paths() -> dict[str, Any]:
 
 def _touchpoints() -> dict[str, Any]:
     touchpoint = {"$ref": "#/components/schemas/NativeTouchpoint"}
-    examples = {name: {"value": value} for name, value in EXAMPLES.items()}
+    examples: dict[str, Any] = {name: {"value": value} for name, value in EXAMPLES.items()}
     examples["several"] = {"value": list(EXAMPLES.values())[:2]}
     answer = {
         "accepted": 1,

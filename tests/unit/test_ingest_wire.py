@@ -1,0 +1,116 @@
+"""Bytes of odd clients become items, and one odd item never takes the others with it."""
+
+import base64
+import gzip
+import json
+import math
+from urllib.parse import quote_plus
+
+import pytest
+
+from services.ingest import wire
+from shared.errors import InvalidField, TooLarge
+
+BATCH = b'{"batch":[{"type":"track","event":"A"},{"type":"track","event":"B"}],"sentAt":"2026-01-01T00:00:00Z"}'
+
+
+def events(envelope: wire.Envelope) -> list[object]:
+    return [item.value["event"] for item in envelope.items]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BATCH,
+        b"\xef\xbb\xbf" + BATCH,
+        b"data=" + base64.b64encode(BATCH),
+        b"data=" + base64.urlsafe_b64encode(BATCH).rstrip(b"="),
+        b"data=" + quote_plus(base64.b64encode(BATCH)).encode(),
+        b"data=" + quote_plus(BATCH).encode() + b"&ip=1",
+    ],
+)
+def test_every_form_of_a_batch_is_read(body: bytes) -> None:
+    envelope = wire.read_segment(body, is_batch=True)
+    assert events(envelope) == ["A", "B"]
+    assert (envelope.single, envelope.sent_at) == (False, "2026-01-01T00:00:00Z")
+
+
+def test_the_bytes_of_an_item_are_kept_as_they_came() -> None:
+    body = b'{"batch":[ {"type" : "track","n":1.50} ]}'
+    assert [item.raw for item in wire.read_segment(body, is_batch=True).items] == [b'{"type" : "track","n":1.50}']
+
+
+@pytest.mark.parametrize("odd", [b'{"x":NaN}', b'{"x":-Infinity}', b'{"x":1e999}', b'{"x":"\\ud800"}'])
+def test_one_odd_item_leaves_the_others_alone(odd: bytes) -> None:
+    body = b'{"writeKey":"k","context":{"a":1},"batch":[{"event":"A"},%s,{"event":"B"}]}' % odd
+    envelope = wire.read_segment(body, is_batch=True)
+    assert [item.value.get("event") for item in envelope.items] == ["A", None, "B"]
+    assert (envelope.write_key, envelope.context) == ("k", {"a": 1})
+    native = wire.read_native(b"[%s,{}]" % odd)
+    assert len(native.items) == 2
+
+
+def test_an_endless_integer_is_infinite_not_fatal() -> None:
+    [item] = wire.read_native(b'[{"x":%s}]' % (b"9" * 5000)).items
+    assert math.isinf(item.value["x"])
+
+
+def test_an_undecodable_item_says_why_without_quoting() -> None:
+    bad, good = wire.read_native(b'[{"secret":"\xff"},{"a":1}]').items
+    assert "UTF-8" in bad.unreadable
+    assert "secret" not in bad.unreadable
+    assert good.value == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "is_batch"),
+    [
+        (b"", False), (b"[]", False), (b"5", False), (b"null", False), (b'"x"', False), (b"{", False),
+        (b"\xff\xfe", False),
+        (b"[" * 100_000, False), (b'{"a":' * 100_000, False), (b"data=%%%", False), (b"data=", False),
+        (b"{}", True), (b'{"batch":5}', True), (b'{"batch":null}', True), (b"[]", True),
+        (b'{"batch":[' + b"[" * 100_000, True),
+    ],
+)  # fmt: skip
+def test_what_is_no_request_is_refused_with_a_reason(body: bytes, is_batch: bool) -> None:
+    with pytest.raises(InvalidField) as caught:
+        wire.read_segment(body, is_batch)
+    assert caught.value.reason
+
+
+def test_the_write_key_of_a_call_is_not_part_of_the_touchpoint() -> None:
+    envelope = wire.read_segment(b'{"writeKey":"rk","event":"A"}', is_batch=False)
+    assert envelope.write_key == "rk"
+    assert envelope.items[0].value == {"event": "A"}
+
+
+def test_a_key_in_the_query_is_found() -> None:
+    assert wire.write_key_of_query(b"a=1&writeKey=rk_w_1&b=2") == "rk_w_1"
+    assert wire.write_key_of_query(b"a=1") == ""
+    assert wire.write_key_of_query(b"writeKey=%ff%zz") != "x"
+
+
+def test_inflating_stops_at_the_bound() -> None:
+    body = gzip.compress(b"x" * 1000)
+    assert wire.inflate(body, 1000) == b"x" * 1000
+    with pytest.raises(TooLarge, match="999"):
+        wire.inflate(body, 999)
+
+
+def test_several_gzip_members_are_one_body() -> None:
+    body = gzip.compress(b"ab") + gzip.compress(b"cd")
+    assert wire.inflate(body, 4) == b"abcd"
+    with pytest.raises(TooLarge):
+        wire.inflate(body, 3)
+
+
+@pytest.mark.parametrize("body", [b"\x1f\x8b", gzip.compress(b"abcdef")[:-9], gzip.compress(b"abcdef")[:4] + b"zzzz"])
+def test_a_broken_stream_is_the_callers_fault(body: bytes) -> None:
+    with pytest.raises(InvalidField) as caught:
+        wire.inflate(body, 100)
+    assert caught.value.code == "invalid_gzip"
+
+
+def test_the_plain_answer_is_the_constant() -> None:
+    assert wire.segment_answer([]) == wire.ACCEPTED
+    assert json.loads(wire.ACCEPTED) == {"success": True}
