@@ -55,4 +55,5 @@ def fact_ref(touchpoint: Touchpoint, trust: int) -> FactRef:
         key=business_key(kind, properties),
         score=score_of(kind, properties),
         channel=touchpoint.channel,
+        metric=str(properties.get("metric", "")) if kind == "survey_answered" else "",
     )

@@ -1,0 +1,241 @@
+"""One condition of a rule: a feature of the customer against a threshold, and the instant when time alone flips it.
+
+Written as text: `silence >= 30d`, `orders within 365d >= 4`, `p_buy < 0.5`. Every feature is constant in time or moves
+one way, so that a condition flips at most once by time; that is what makes every crossing exact.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.scoring.domain import mbg, rhythm
+from services.scoring.domain.crossing import NEVER_MS, first_true
+from services.scoring.domain.snapshot import Buying
+
+CONSTANT, RISING, FALLING = 0, 1, -1
+
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_CONDITION = re.compile(r"(\w+)(?: within (\S+))? (>=|<|=) (\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The parameters behind `p_buy`, `rhythm` and `gaps_silent`. Durations in ms.
+
+    `unit_ms`: the MBG parameters' unit of time · `horizon_ms`: "buys in the next …" · `shop_gap_ms`, `gap_weight`: the
+    shop's mean gap and how many gaps of the customer it weighs · `gap_shape`: gamma shape of gaps.
+    """
+
+    parameters: mbg.Parameters
+    unit_ms: int
+    horizon_ms: int
+    shop_gap_ms: int
+    gap_weight: float
+    gap_shape: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What conditions are asked about. `same_spell`: no purchase since the present stage was entered."""
+
+    buying: Buying | None
+    contract_ended_at: int | None
+    model: Model
+    same_spell: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`feature` (within the last `within_ms`, where it counts) `operator` `threshold`; durations in ms."""
+
+    text: str
+    feature: str
+    within_ms: int
+    operator: str
+    threshold: float
+
+    @property
+    def course(self) -> int:
+        """How time moves the feature: CONSTANT, RISING or FALLING."""
+        return FALLING if self.within_ms else FEATURES[self.feature].course
+
+    @property
+    def time_can_only_make_it_true(self) -> bool:
+        """Whether it never turns false by time: what the condition of a silence alert must be."""
+        rises_in = self.course == RISING and self.operator == ">="
+        return self.course == CONSTANT or rises_in or (self.course == FALLING and self.operator == "<")
+
+
+# --- features ---------------------------------------------------------------------------------------------------
+
+
+def _orders(reading: Reading, at: int, within_ms: int) -> float:
+    """Orders, or those younger than `within_ms`: an order exactly that old no longer counts."""
+    times = reading.buying.order_times if reading.buying else ()
+    return sum(1 for t in times if t > at - within_ms) if within_ms else len(times)
+
+
+def silence_ms(buying: Buying, at: int) -> int:
+    """Time since the last purchase; 0 for a purchase newer than `at`."""
+    return max(0, at - buying.last_at)
+
+
+def usual_gap_ms(buying: Buying, model: Model) -> float:
+    """The customer's own mean gap, drawn to the shop's (`rhythm.usual_gap`)."""
+    return rhythm.usual_gap(
+        model.shop_gap_ms, model.gap_weight, buying.orders - 1, float(buying.last_at - buying.first_at)
+    )
+
+
+def rhythm_quantile(buying: Buying, model: Model, at: int) -> float:
+    """The rhythm quantile u in 0..1 of the silence at `at`."""
+    return rhythm.unusual(silence_ms(buying, at), usual_gap_ms(buying, model), model.gap_shape)
+
+
+def times_of(buying: Buying, model: Model, at: int) -> tuple[int, float, float]:
+    """(x, t_x, age) in the model's unit at `at`, never before the last purchase."""
+    t_x = (buying.last_at - buying.first_at) / model.unit_ms
+    return buying.orders - 1, t_x, (max(at, buying.last_at) - buying.first_at) / model.unit_ms
+
+
+def buys_again(buying: Buying, model: Model, at: int) -> float:
+    """P(at least one purchase within the horizon from `at`), in 0..1 (`mbg.p_buy`)."""
+    x, t_x, age = times_of(buying, model, at)
+    return mbg.p_buy(model.parameters, x, t_x, age, model.horizon_ms / model.unit_ms)
+
+
+def _contract_over(reading: Reading, at: int, _: int) -> float | None:
+    return None if reading.contract_ended_at is None else at - reading.contract_ended_at
+
+
+def _of_buyers(value: Callable[[Buying, Model, int], float]) -> "Valuation":
+    """A feature that only someone who bought has; every condition on it is false for others."""
+
+    def feature(reading: Reading, at: int, _: int) -> float | None:
+        return None if reading.buying is None else value(reading.buying, reading.model, at)
+
+    return feature
+
+
+Valuation = Callable[[Reading, int, int], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """How time moves it, what it is, whether its threshold is a duration, and its value (None: undefined)."""
+
+    course: int
+    meaning: str
+    duration: bool
+    value: Valuation
+
+
+FEATURES: dict[str, Feature] = {
+    "orders": Feature(CONSTANT, "days with a purchase; `within D` counts those younger than D", False, _orders),
+    "last_gap": Feature(
+        CONSTANT, "the gap before the last order", True, _of_buyers(lambda b, _m, _t: b.last_gap_ms)
+    ),
+    "same_spell": Feature(
+        CONSTANT, "1 when no purchase came since the stage was entered", False, lambda r, _t, _w: int(r.same_spell)
+    ),
+    "silence": Feature(RISING, "time since the last purchase", True, _of_buyers(lambda b, _m, t: silence_ms(b, t))),
+    "tenure": Feature(
+        RISING, "time since the first purchase", True, _of_buyers(lambda b, _m, t: max(0, t - b.first_at))
+    ),
+    "gaps_silent": Feature(
+        RISING, "silence as a multiple of the own usual gap", False,
+        _of_buyers(lambda b, m, t: silence_ms(b, t) / usual_gap_ms(b, m)),
+    ),
+    "rhythm": Feature(RISING, "share of the own gaps that are shorter than the silence", False,
+                      _of_buyers(rhythm_quantile)),
+    "p_buy": Feature(FALLING, "probability of a purchase within the model's horizon", False, _of_buyers(buys_again)),
+    "contract_over": Feature(RISING, "time since the contract ended", True, _contract_over),
+}  # fmt: skip
+
+
+# --- asking -----------------------------------------------------------------------------------------------------
+
+
+def value_of(condition: Condition, reading: Reading, at: int) -> float | None:
+    """The feature's value at `at` (epoch ms), on everything the reading knows; None where it is undefined."""
+    return FEATURES[condition.feature].value(reading, at, condition.within_ms)
+
+
+def holds(condition: Condition, reading: Reading, at: int) -> bool:
+    """Whether the condition is true at `at`; an undefined feature makes it false. A value equal to a `>=` enters."""
+    value = value_of(condition, reading, at)
+    if value is None:
+        return False
+    if condition.operator == ">=":
+        return value >= condition.threshold
+    return value < condition.threshold if condition.operator == "<" else value == condition.threshold
+
+
+def all_hold(conditions: tuple[Condition, ...], reading: Reading, at: int) -> bool:
+    """Whether every condition is true at `at`; true when there is none."""
+    return all(holds(condition, reading, at) for condition in conditions)
+
+
+def flip_after(condition: Condition, reading: Reading, at: int) -> int | None:
+    """The first instant after `at` at which the condition is not what it is at `at`; None when time never flips it."""
+    if _timeless(condition, reading):
+        return None
+    was = holds(condition, reading, at)
+    if was and condition.time_can_only_make_it_true:
+        return None
+    return first_true(lambda t: holds(condition, reading, t) != was, at, at + NEVER_MS, _hint(condition, reading))
+
+
+def _timeless(condition: Condition, reading: Reading) -> bool:
+    if condition.feature == "contract_over":
+        return reading.contract_ended_at is None
+    return condition.course == CONSTANT or reading.buying is None
+
+
+def _hint(condition: Condition, reading: Reading) -> int | None:
+    """About where the flip lies: saves the finder evaluations and never decides anything."""
+    b, model, threshold = reading.buying, reading.model, condition.threshold
+    if condition.feature == "contract_over" and reading.contract_ended_at is not None:
+        return reading.contract_ended_at + int(threshold)
+    if b is None:
+        return None
+    if condition.feature == "orders" and 1 <= threshold <= b.orders:
+        return b.order_times[-int(threshold)] + condition.within_ms
+    if condition.feature == "silence":
+        return b.last_at + int(threshold)
+    if condition.feature == "tenure":
+        return b.first_at + int(threshold)
+    if condition.feature == "gaps_silent":
+        return b.last_at + int(threshold * usual_gap_ms(b, model))
+    if condition.feature == "rhythm" and 0.0 < threshold < 1.0:
+        return b.last_at + int(rhythm.quantile(model.gap_shape, threshold) * usual_gap_ms(b, model) / model.gap_shape)
+    return None
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def duration_ms(text: object) -> int:
+    """Milliseconds of a duration as people write it: `30d`, `1.5h`, `5s`, `250ms`. Raises ValueError for others."""
+    match = _DURATION.fullmatch(str(text))
+    if match is None:
+        raise ValueError(f"{text!r} is no duration: write a number and one of ms, s, m, h, d, w, such as 30d")
+    return round(float(match[1]) * _UNITS_MS[match[2]])
+
+
+def condition_of(text: str) -> Condition:
+    """A condition from its text. Raises ValueError that names the feature or the part that is wrong."""
+    match = _CONDITION.fullmatch(" ".join(str(text).split()))
+    if match is None:
+        raise ValueError(f"{text!r} is no condition: write `feature >= value` or `feature within 30d < value`")
+    name, within, operator, threshold = match.groups()
+    feature = FEATURES.get(name)
+    if feature is None:
+        raise ValueError(f"{text!r}: there is no feature {name!r}, only {', '.join(sorted(FEATURES))}")
+    if within and name != "orders":
+        raise ValueError(f"{text!r}: only `orders` counts within a time")
+    if operator == "=" and (feature.course != CONSTANT or within):
+        raise ValueError(f"{text!r}: what time moves is compared by >= or <")
+    number = duration_ms(threshold) if feature.duration else float(threshold)
+    return Condition(match[0], name, duration_ms(within) if within else 0, operator, number)

@@ -1,0 +1,91 @@
+"""Decisions that move between customers: joined, split, erased. Alerts go with their opening leaf, ids unchanged."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import msgspec
+
+from services.scoring.domain.alerts import (
+    ABSORBED,
+    ERASED,
+    OPEN,
+    RETRACTED,
+    Alert,
+    AlertRetracted,
+    kept,
+)
+from services.scoring.domain.deciding import PASSED_KEPT, Deciding, Decision, Outcome
+from services.scoring.domain.definitions import Definition
+from services.scoring.domain.reasons import Reasons
+from services.scoring.domain.silence import review
+from services.scoring.domain.snapshot import Snapshot
+
+
+class Moved(NamedTuple):
+    """What one customer hands to another: alerts, and the silences that raise nothing."""
+
+    alerts: tuple[Alert, ...]
+    passed: tuple[str, ...]
+
+
+def on_absorbed(
+    into: Decision, absorbed: Decision, snapshot: Snapshot, recorded_at: int, definition: Definition
+) -> Outcome:
+    """`into` with everything decided about `absorbed`, which became part of it; `snapshot` is the newest of `into`.
+
+    Advance `absorbed` to min(recorded_at, W) first. Alerts move under their ids (the higher revision holds), then
+    silence alerts are reviewed on the joined purchases, so that at most one stays open for one silence. `into` keeps
+    its own `settled`: the other partition's watermark says nothing about this one. When the change of `into` itself
+    was not read yet (no stage), the review waits for it.
+    """
+    merged = take(into, Moved(absorbed.alerts, absorbed.passed))
+    merged = msgspec.structs.replace(
+        merged,
+        sequence=max(into.sequence, absorbed.sequence),
+        decided_at=max(into.decided_at, absorbed.decided_at),
+        held=tuple(sorted({*into.held, *absorbed.held})),
+    )
+    deciding = Deciding(merged, snapshot, definition)
+    if merged.stage and not merged.held:
+        review(deciding, None, max(recorded_at, merged.decided_at), ABSORBED)
+    return deciding.outcome()
+
+
+def surrender(decision: Decision) -> Decision:
+    """What is left of an absorbed customer's decision: only how far its sequence and its silence had come."""
+    return Decision(settled=decision.settled, decided_at=decision.decided_at, sequence=decision.sequence)
+
+
+def give(decision: Decision, leaves: Collection[bytes]) -> tuple[Decision, Moved]:
+    """A split: the decision without the alerts whose opening leaf is among `leaves`, and what moves with them.
+
+    Passed silences go along and stay as well: their keys mean the same on both sides.
+    """
+    moved = tuple(alert for alert in decision.alerts if alert.leaf in leaves)
+    stays = tuple(alert for alert in decision.alerts if alert.leaf not in leaves)
+    return msgspec.structs.replace(decision, alerts=stays), Moved(moved, decision.passed)
+
+
+def take(decision: Decision, moved: Moved) -> Decision:
+    """The decision with what another customer handed over; of one alert on both sides the higher revision holds."""
+    alerts = decision.alerts
+    for alert in moved.alerts:
+        mine = next((a for a in alerts if a.id == alert.id), None)
+        if mine is None or alert.revision > mine.revision:
+            alerts = kept(alerts, alert)
+    passed = tuple(dict.fromkeys((*moved.passed, *decision.passed)))[-PASSED_KEPT:]
+    return msgspec.structs.replace(decision, alerts=alerts, passed=passed)
+
+
+def on_erased(decision: Decision, recorded_at: int, snapshot: Snapshot, definition: Definition) -> Outcome:
+    """Forget a customer: open alerts are retracted without reasons, and only the sequence and `settled` remain."""
+    deciding = Deciding(decision, snapshot, definition)
+    at = max(recorded_at, decision.decided_at)
+    for alert in decision.alerts:
+        if alert.state == OPEN:
+            closed = msgspec.structs.replace(
+                alert, state=RETRACTED, closed_at=at, revision=alert.revision + 1, risk=None
+            )
+            deciding.write_alert(AlertRetracted, closed, at, ERASED, Reasons())
+    deciding.decision = surrender(deciding.decision)
+    return deciding.outcome()

@@ -1,0 +1,61 @@
+"""Lifecycle stages: which one holds at an instant, and the exact instant at which time alone makes it another."""
+
+from typing import NamedTuple
+
+from services.scoring.domain.conditions import CONSTANT, Condition, Reading, all_hold, flip_after
+from services.scoring.domain.pack import Pack, StageRule
+
+
+class Matched(NamedTuple):
+    """The stage that holds, the conditions that made it so, and whether it was entered rather than only kept."""
+
+    stage: str
+    conditions: tuple[Condition, ...]
+    entered: bool
+
+
+def stage_at(pack: Pack, reading: Reading, at: int, stage: str) -> Matched:
+    """The stage at `at` of a customer who is in `stage` ("" = in none yet): the first rule that holds.
+
+    The stage a customer is in holds by its `enter` or its `stay` conditions, every other one by `enter`.
+    """
+    for rule in pack.stages:
+        if all_hold(rule.enter, reading, at):
+            return Matched(rule.stage, rule.enter, entered=True)
+        if rule.stage == stage and all_hold(rule.stay, reading, at):
+            return Matched(rule.stage, rule.stay, entered=False)
+    raise AssertionError("the last stage of a pack takes everybody")
+
+
+def next_stage_flip(pack: Pack, reading: Reading, after: int, stage: str) -> int | None:
+    """The first instant after `after` at which the stage is not `stage`; None when time alone never changes it.
+
+    Between two flips of single conditions no stage can change, so only those instants are asked.
+    """
+    first = after + 1
+    if stage_at(pack, reading, first, stage).stage != stage:
+        return first
+    flips = {flip_after(condition, reading, first) for condition in _undecided(pack, reading, first, stage)}
+    for instant in sorted(flip for flip in flips if flip is not None):
+        if stage_at(pack, reading, instant, stage).stage != stage:
+            return instant
+    return None
+
+
+def _undecided(pack: Pack, reading: Reading, at: int, stage: str) -> set[Condition]:
+    """The conditions whose flips matter: those of rules that what time cannot move does not already rule out."""
+    open_conditions: set[Condition] = set()
+    for rule in pack.stages:
+        for conditions in _ways_in(rule, stage):
+            timeless = tuple(c for c in conditions if c.course == CONSTANT)
+            timed = [c for c in conditions if c.course != CONSTANT]
+            if not all_hold(timeless, reading, at):
+                continue
+            if not timed:
+                return open_conditions
+            open_conditions.update(timed)
+    return open_conditions
+
+
+def _ways_in(rule: StageRule, stage: str) -> tuple[tuple[Condition, ...], ...]:
+    return (rule.enter, rule.stay) if rule.stage == stage and rule.stay is not rule.enter else (rule.enter,)

@@ -1,0 +1,97 @@
+"""What decisions know of a customer: purchases with their times, and the contract. The one reader of the profile."""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import pairwise
+from typing import NamedTuple
+
+from shared.profile import Profile, purchases, subscriptions
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_ORDINAL = _EPOCH.toordinal()
+
+
+class Purchase(NamedTuple):
+    """One order: when (epoch ms), its business key, the leaf it came by, its trust, its local day number."""
+
+    at: int
+    key: str
+    leaf: bytes
+    trust: int
+    day: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A customer as decisions see them. `purchases` are sorted by (at, key).
+
+    `contract_ended_at`: when the last contract ends or ended (epoch ms, may lie ahead); None without a contract, or
+    with one whose end nobody said.
+    """
+
+    workspace: str
+    purchases: tuple[Purchase, ...] = ()
+    contract_ended_at: int | None = None
+
+
+def snapshot_of(workspace: str, profile: Profile, zone: tzinfo, trust_min: int = 0) -> Snapshot:
+    """What decisions see of `profile`, days by the calendar of `zone`, the workspace's time zone.
+
+    `trust_min`: the definition's `purchase_trust_min`; reports of lesser trust neither make nor move a purchase. A
+    customer with several subscriptions has a contract until the last of them ends.
+    """
+    bought = tuple(Purchase(p.at, p.key, p.leaf, p.trust, local_day(p.at, zone)) for p in purchases(profile, trust_min))
+    return Snapshot(workspace, bought, _contract_end(profile))
+
+
+def _contract_end(profile: Profile) -> int | None:
+    running = [s for _, s in subscriptions(profile) if s.running_at is not None or s.cancelled_at is not None]
+    ends = [s.ends_at for s in running if s.ends_at is not None]
+    return max(ends) if ends and len(ends) == len(running) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Buying:
+    """What follows from the purchases that count. An *order* here is a day with purchases: a day's baskets are one.
+
+    `order_times`: first purchase of each such day, ascending · `last_gap_ms`: from the previous day's last purchase to
+    the last day's first one; 0 with one order · times in epoch ms.
+    """
+
+    first_at: int
+    last_at: int
+    last_key: str
+    last_leaf: bytes
+    order_times: tuple[int, ...]
+    last_gap_ms: int
+
+    @property
+    def orders(self) -> int:
+        """Number of days with a purchase, at least 1; the model's x is one less."""
+        return len(self.order_times)
+
+
+def buying(
+    snapshot: Snapshot, trust_min: int = 0, day_ms: int | None = None, until: int | None = None
+) -> Buying | None:
+    """The buying that purchases of at least `trust_min` show, up to and including `until` (epoch ms; None: all).
+
+    `day_ms` replaces the local calendar day by a fixed width, so that a trial's days may be seconds long. None when
+    nothing counts.
+    """
+    counted = [p for p in snapshot.purchases if p.trust >= trust_min]
+    if until is not None:
+        counted = counted[: bisect_right(counted, until, key=lambda p: p.at)]
+    if not counted:
+        return None
+    days = [p.day if day_ms is None else p.at // day_ms for p in counted]
+    starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(days)) if a != b)]
+    last, start = counted[-1], starts[-1]
+    gap_ms = counted[start].at - counted[start - 1].at if start else 0
+    return Buying(counted[0].at, last.at, last.key, last.leaf, tuple(counted[i].at for i in starts), gap_ms)
+
+
+def local_day(at_ms: int, zone: tzinfo) -> int:
+    """Day number of `at_ms` on the calendar of `zone` (1970-01-01 is 0)."""
+    return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).toordinal() - _EPOCH_ORDINAL
