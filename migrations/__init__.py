@@ -1,0 +1,35 @@
+"""Schema of both databases, one line of versions per service: `migrations/<service>/NNNN_what.py`, run by Alembic."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+from shared.database import Database
+
+SERVICES = ("profiles", "scoring")
+
+
+async def migrate(database: Database, service: str, revision: str = "head") -> None:
+    """Bring the database of `service` to `revision`; makes its PostgreSQL schema first. Safe to run again."""
+    async with database.transaction() as connection:
+        if not database.is_sqlite:
+            await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {_known(service)}"))
+        await connection.run_sync(_upgrade, service, revision)
+
+
+def _known(service: str) -> str:
+    if service not in SERVICES:
+        raise ValueError(f"no database of {service!r}; there are {', '.join(SERVICES)}")
+    return service
+
+
+def _upgrade(connection: Connection, service: str, revision: str) -> None:
+    config = Config()
+    here = Path(__file__).parent
+    config.set_main_option("script_location", str(here))
+    config.set_main_option("version_locations", str(here / _known(service)))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)

@@ -1,0 +1,189 @@
+"""First tables of profiles."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "profiles_0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    op.create_table(
+        "alert",
+        sa.Column("id", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("alert_by_customer", "alert", ["customer"], unique=False)
+    op.create_table(
+        "checkpoint",
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("frontier", sa.BigInteger(), nullable=False),
+        sa.Column("last_position", sa.BigInteger(), nullable=False),
+        sa.Column("last_checksum", sa.BigInteger(), nullable=False),
+        sa.Column("log_identity", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "partition"),
+    )
+    op.create_table(
+        "customer",
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("first_seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("purchases", sa.Integer(), nullable=False),
+        sa.Column("spend_minor", sa.BigInteger(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("customer"),
+    )
+    op.create_index("customer_by_last_seen", "customer", ["workspace", "last_seen_at", "customer"], unique=False)
+    op.create_index("customer_by_spend", "customer", ["workspace", "spend_minor", "customer"], unique=False)
+    op.create_table(
+        "edge",
+        sa.Column("a", sa.LargeBinary(), nullable=False),
+        sa.Column("b", sa.LargeBinary(), nullable=False),
+        sa.Column("id", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("tie", sa.Boolean(), nullable=False),
+        sa.Column("alias", sa.Boolean(), nullable=False),
+        sa.Column("operator", sa.Boolean(), nullable=False),
+        sa.Column("occurred_at", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("a", "b", "id"),
+    )
+    op.create_index("edge_by_b", "edge", ["b"], unique=False)
+    op.create_table(
+        "failed",
+        sa.Column("id", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("item", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("failed_by_workspace", "failed", ["workspace", "received_at"], unique=False)
+    op.create_table(
+        "leaf",
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("root", sa.LargeBinary(), nullable=False),
+        sa.Column("standing", sa.SmallInteger(), nullable=False),
+        sa.Column("full_rank", sa.SmallInteger(), nullable=False),
+        sa.Column("state", sa.LargeBinary(), nullable=False),
+        sa.Column("merged", sa.LargeBinary(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("moves", sa.BigInteger(), nullable=False),
+        sa.Column("erased", sa.Boolean(), nullable=False),
+        sa.Column("erased_at", sa.BigInteger(), nullable=False),
+        sa.Column("known", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("leaf"),
+        postgresql_with={"fillfactor": 70},
+    )
+    op.create_index("leaf_by_root", "leaf", ["root"], unique=False)
+    op.create_table(
+        "outbox",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("key", sa.LargeBinary(), nullable=False),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("outbox_by_partition", "outbox", ["partition", "seq"], unique=False)
+    op.create_table(
+        "parked",
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("place", sa.Integer(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("code_version", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.LargeBinary(), nullable=False),
+        sa.Column("parked_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "partition", "position", "place"),
+    )
+    op.create_index("parked_by_workspace", "parked", ["workspace", "parked_at"], unique=False)
+    op.create_table(
+        "personal",
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.Column("field", sa.Text(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("leaf", "field"),
+    )
+    op.create_table(
+        "standing",
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("stage", sa.Text(), nullable=False),
+        sa.Column("stage_at", sa.BigInteger(), nullable=False),
+        sa.Column("risk_ppm", sa.Integer(), nullable=False),
+        sa.Column("risk_at", sa.BigInteger(), nullable=False),
+        sa.Column("reasons", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("customer"),
+    )
+    op.create_index("standing_by_risk", "standing", ["workspace", "risk_ppm", "customer"], unique=False)
+    op.create_index("standing_by_stage", "standing", ["workspace", "stage"], unique=False)
+    op.create_table(
+        "touchpoint",
+        sa.Column("day", sa.Integer(), nullable=False),
+        sa.Column("id", sa.LargeBinary(), nullable=False),
+        sa.Column("scope", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("place", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False),
+        sa.Column("occurred_at", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("day", "id", "scope"),
+    )
+    op.create_index("touchpoint_by_leaf", "touchpoint", ["leaf", "occurred_at"], unique=False)
+
+
+def downgrade() -> None:
+    """Drop them."""
+    op.drop_index("touchpoint_by_leaf", table_name="touchpoint")
+    op.drop_table("touchpoint")
+    op.drop_index("standing_by_stage", table_name="standing")
+    op.drop_index("standing_by_risk", table_name="standing")
+    op.drop_table("standing")
+    op.drop_table("personal")
+    op.drop_index("parked_by_workspace", table_name="parked")
+    op.drop_table("parked")
+    op.drop_index("outbox_by_partition", table_name="outbox")
+    op.drop_table("outbox")
+    op.drop_index("leaf_by_root", table_name="leaf")
+    op.drop_table("leaf")
+    op.drop_index("failed_by_workspace", table_name="failed")
+    op.drop_table("failed")
+    op.drop_index("edge_by_b", table_name="edge")
+    op.drop_table("edge")
+    op.drop_index("customer_by_spend", table_name="customer")
+    op.drop_index("customer_by_last_seen", table_name="customer")
+    op.drop_table("customer")
+    op.drop_table("checkpoint")
+    op.drop_index("alert_by_customer", table_name="alert")
+    op.drop_table("alert")

@@ -1,0 +1,104 @@
+"""Rows of the profiles database as values: what a step reads under lock and writes back."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from services.profiles.domain.identity import ALONE, NOT_FULL, Assertion, Place
+
+TouchpointKey = tuple[int, bytes, bytes]
+"""(day, id, scope): the proof that a touchpoint was seen."""
+
+
+class LeafRow(msgspec.Struct, frozen=True):
+    """One leaf: its own state, its place, and on a root with several leaves their merged state.
+
+    `version`: of the customer this leaf was or is the root of; never goes back · `moves`: how often its customer
+    changed · `erased_at`: recorded time of the last erasure (-1: never) · `known`: its identifier is in `personal`.
+    """
+
+    leaf: bytes
+    workspace: str
+    root: bytes
+    standing: int = ALONE
+    full: int = NOT_FULL
+    state: bytes = b""
+    merged: bytes = b""
+    version: int = 0
+    moves: int = 0
+    erased: bool = False
+    erased_at: int = -1
+    known: bool = False
+
+    @property
+    def place(self) -> Place:
+        """Where it stands (identity's view of the row)."""
+        return Place(self.root, self.standing, self.full)
+
+
+class TouchpointRow(NamedTuple):
+    """A touchpoint as kept: the proof it was seen, and the timeline. `body` is blank once erased."""
+
+    day: int
+    id: bytes
+    scope: bytes
+    workspace: str
+    leaf: bytes
+    partition: int
+    position: int
+    place: int  # its index in the record
+    kind: str
+    channel: str
+    occurred_at: int
+    recorded_at: int
+    body: bytes
+
+    @property
+    def key(self) -> TouchpointKey:
+        """Its dedup key."""
+        return self.day, self.id, self.scope
+
+
+class EdgeRow(NamedTuple):
+    """An assertion as kept: append-only, with the time the log recorded it."""
+
+    workspace: str
+    said: Assertion
+    recorded_at: int
+
+
+class ParkedRow(NamedTuple):
+    """A fact that could not be folded: where it lies, its bytes and why. `place` is -1 for a whole record."""
+
+    topic: str
+    partition: int
+    position: int
+    place: int
+    workspace: str
+    source: str
+    reason: str
+    bytes: bytes
+    parked_at: int
+
+
+class ListingRow(NamedTuple):
+    """What customers are listed, filtered and sorted by. `spend_minor` is net, in the customer's main `currency`."""
+
+    customer: bytes
+    workspace: str
+    first_seen_at: int
+    last_seen_at: int
+    purchases: int
+    spend_minor: int
+    currency: str
+
+
+class PersonalRow(NamedTuple):
+    """One personal value of a leaf; the later (at, id) holds. `value` is msgpack."""
+
+    leaf: bytes
+    field: str
+    workspace: str
+    value: bytes
+    at: int
+    id: bytes

@@ -1,0 +1,451 @@
+"""The step, pure: what one run of the log does to rows that are locked.
+
+A `World` holds the rows under lock. Records are given to it in log order; each record first moves leaves (ties), then
+folds its touchpoints, then is cut: one change per customer it touched, whatever batch it came in. When something is
+needed that was not loaded, `Wanted` says what; the shell locks it too and starts over with a new World.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from services.profiles.domain.identity import ERASED, Assertion, assertion
+from services.profiles.domain.neighbourhood import Neighbourhood, Row
+from services.profiles.domain.rows import EdgeRow, LeafRow, ListingRow, ParkedRow, TouchpointKey
+from shared import profile as profiles
+from shared.codec import encode
+from shared.errors import Poison, Stopped
+from shared.events import (
+    CustomerAbsorbed,
+    CustomerErased,
+    CustomerParked,
+    ErasureRequested,
+    Fact,
+    FactRef,
+    IdentityLinked,
+    IdentityUnlinked,
+    ImportFinished,
+    ImportPassed,
+    LeafErased,
+    LeafReinstated,
+    Place,
+    ProfileChanged,
+    Touchpoint,
+    TouchpointsRecorded,
+)
+from shared.ids import derived_id, partition_of
+from shared.log.port import RECORD_BYTES_MAX
+from shared.outbox import Parcel
+from shared.topics import PROFILE_CHANGES, TOUCHPOINTS
+from shared.vocabulary import fact_ref
+
+FAILURES_IN_A_ROW_MAX = 20
+"""So many failures in a row from more than one source are our fault, not theirs: stop the partition."""
+
+Command = IdentityLinked | IdentityUnlinked | ErasureRequested | LeafErased | LeafReinstated | ImportFinished
+
+
+class Wanted(Exception):
+    """Not an error: these rows, their edges and these customers' members are needed, under lock."""
+
+    def __init__(self, leaves: Iterable[bytes] = (), customers: Iterable[bytes] = ()) -> None:
+        super().__init__("more rows are wanted")
+        self.leaves, self.customers = frozenset(leaves), frozenset(customers)
+
+
+class Fresh(NamedTuple):
+    """A touchpoint not seen before, with its dedup key and its index in the record."""
+
+    place: int
+    key: TouchpointKey
+    touchpoint: Touchpoint
+
+
+class Streak(msgspec.Struct):
+    """Failures in a row and the sources they came from."""
+
+    failures: int = 0
+    sources: frozenset[str] = frozenset()
+
+    def succeeded(self) -> None:
+        """One touchpoint was folded: the row is broken."""
+        self.failures, self.sources = 0, frozenset()
+
+    def failed(self, source: str) -> None:
+        """One more failure. Raises Stopped when it cannot be one source's fault any more."""
+        self.failures, self.sources = self.failures + 1, self.sources | {source}
+        if self.failures >= FAILURES_IN_A_ROW_MAX and len(self.sources) > 1:
+            raise Stopped(
+                f"{self.failures} touchpoints in a row from {len(self.sources)} sources could not be folded: "
+                "look at the parked events, mend the cause, then restart the service"
+            )
+
+
+class Outcome(msgspec.Struct):
+    """What a World asks to be written, beside its rows."""
+
+    parcels: list[Parcel] = msgspec.field(default_factory=list)
+    edges: list[EdgeRow] = msgspec.field(default_factory=list)
+    parked: list[ParkedRow] = msgspec.field(default_factory=list)
+    unseen: list[TouchpointKey] = msgspec.field(default_factory=list)  # parked: their replay must count
+    blanked: list[TouchpointKey] = msgspec.field(default_factory=list)  # dropped: their leaf is erased
+    blank_leaves: list[bytes] = msgspec.field(default_factory=list)
+    spread: int = 0  # changes of customers whose leaves lie on several partitions
+
+
+class World:
+    """Rows under lock, changed in memory. `members` and `held` are there for the leaves that were asked for."""
+
+    def __init__(
+        self,
+        partitions: int,
+        rows: Mapping[bytes, LeafRow],
+        members: Mapping[bytes, frozenset[bytes]],
+        held: Mapping[bytes, tuple[Assertion, ...]],
+    ) -> None:
+        self.outcome = Outcome()
+        self._partitions = partitions
+        self._before = dict(rows)
+        self._rows = dict(rows)
+        self._members = dict(members)
+        self._held = dict(held)
+        self._base = {leaf: row.state for leaf, row in rows.items()}  # what `_applied` was applied to
+        self._own: dict[bytes, profiles.Profile] = {}  # leaf → its state, decoded
+        self._whole: dict[bytes, profiles.Profile] = {}  # root of several leaves → their merged state
+        self._applied: dict[bytes, list[tuple[Touchpoint, str, int]]] = {}  # leaf → folded here, to undo a failure
+        self._dirty: dict[bytes, None] = {}  # customers this record touched, in order
+        self._moved: set[bytes] = set()  # those of them that gained or lost a leaf
+        self._stale: set[bytes] = set()  # leaves and roots whose state is not yet encoded into their row
+
+    # --- what a record does -------------------------------------------------------------------------------
+
+    def record(
+        self,
+        fact: TouchpointsRecorded,
+        fresh: Sequence[Fresh],
+        said: Sequence[Assertion],
+        recorded_at: int,
+        at: tuple[str, int, int],
+        streak: Streak,
+    ) -> None:
+        """Fold one record's fresh touchpoints. `said`: the ties they bring · `at`: topic, partition, position."""
+        self._relocate(fact.workspace, said, recorded_at)
+        facts: dict[bytes, list[FactRef]] = {}
+        for item in fresh:
+            leaf = item.touchpoint.leaves[0]
+            if self._rows[leaf].erased:
+                self.outcome.blanked.append(item.key)
+                continue
+            try:
+                ref = fact_ref(item.touchpoint, fact.trust)
+                self._fold(leaf, item.touchpoint, fact.source, fact.trust)
+            except Exception as error:  # whatever a component trips over: this touchpoint is parked, the next goes on
+                self._park(fact, item, at, recorded_at, error)
+                streak.failed(fact.source)
+                continue
+            streak.succeeded()
+            facts.setdefault(self._rows[leaf].root, []).append(ref)
+        self._cut(fact.workspace, recorded_at, facts, fact.import_id)
+
+    def command(self, fact: Command, recorded_at: int, partition: int) -> None:
+        """Carry out one command."""
+        match fact:
+            case IdentityLinked() | IdentityUnlinked():
+                self._relocate(fact.workspace, self._sayable([_said(fact)], recorded_at), recorded_at)
+            case ErasureRequested():
+                self._request_erasure(fact)
+            case LeafErased():
+                self._erase(fact, recorded_at)
+            case LeafReinstated():
+                self._reinstate(fact, recorded_at)
+            case ImportFinished():
+                self._pass_import(fact, partition)
+        self._cut(fact.workspace, recorded_at, {}, "")
+
+    def preview(self, said: Sequence[Assertion]) -> None:
+        """Find out what these ties need before anything is folded. Raises Wanted."""
+        self._decide(Neighbourhood([one for one in said if not self._is_known(one)]))
+
+    def rows(self) -> list[LeafRow]:
+        """Every row that changed, encoded."""
+        for leaf in sorted(self._stale):
+            self._encode(leaf)
+        self._stale.clear()
+        return [row for leaf, row in sorted(self._rows.items()) if row != self._before.get(leaf)]
+
+    def mark_known(self, leaves: Iterable[bytes]) -> list[LeafRow]:
+        """These leaves' identifiers are in `personal` now; returns every row that changed."""
+        for leaf in leaves:
+            self._put(self._rows[leaf], known=True)
+        return self.rows()
+
+    def listing(self) -> tuple[list[ListingRow], list[bytes]]:
+        """What customers are listed by, for each whose state changed; and the leaves that are no customers now."""
+        shown, gone = [], []
+        for row in self.rows():
+            if row.root != row.leaf or row.erased:
+                before = self._before.get(row.leaf)
+                if before is not None and before.root == row.leaf:
+                    gone.append(row.leaf)
+            elif row.state or row.merged:
+                shown.append(_listed(row, self._customer_state(row)))
+        return shown, gone
+
+    # --- moving leaves --------------------------------------------------------------------------------------
+
+    def _sayable(self, said: Iterable[Assertion], recorded_at: int) -> list[Assertion]:
+        """Ties with an erased leaf, or recorded before its erasure, contribute nothing."""
+        return [one for one in said if all(self._speaks(leaf, recorded_at) for leaf in one.pair)]
+
+    def _is_known(self, one: Assertion) -> bool:
+        """An automatic tie says nothing new where the pair is tied already, or where an operator has spoken."""
+        if one.operator or one.alias or not one.tie:
+            return False
+        return any(known.pair == one.pair and (known.tie or known.operator) for known in self._held.get(one.a, ()))
+
+    def _speaks(self, leaf: bytes, recorded_at: int) -> bool:
+        row = self._rows[leaf]
+        return not row.erased and recorded_at > row.erased_at
+
+    def _relocate(
+        self,
+        workspace: str,
+        said: Sequence[Assertion],
+        recorded_at: int,
+        *,
+        erased: Sequence[bytes] = (),
+        reinstated: Sequence[bytes] = (),
+    ) -> None:
+        said = [one for one in self._sayable(said, recorded_at) if not self._is_known(one)]
+        if not (said or erased or reinstated):
+            return
+        hood = Neighbourhood(said, erased=erased, reinstated=reinstated)
+        self._decide(hood)
+        for one in hood.held():
+            self.outcome.edges.append(EdgeRow(workspace, one, recorded_at))
+            for leaf in one.pair:
+                others = tuple(known for known in self._held[leaf] if known.pair != one.pair)
+                self._held[leaf] = (*others, one)
+        was = {leaf: self._rows[leaf].root for leaf in hood.moves()}
+        customers = hood.customers()
+        states = {root: self._state_of(root, leaves) for root, leaves in customers.items() if leaves}
+        for leaf, place in hood.places().items():
+            row = self._rows[leaf]
+            moves = row.moves + (place.root != row.root)
+            self._put(row, root=place.root, standing=place.standing, full=place.full, moves=moves)
+        for root, leaves in customers.items():
+            self._settle_customer(root, leaves, states.get(root))
+        for leaf, root in was.items():
+            if root == leaf and not self._rows[leaf].erased:
+                self._absorb(workspace, leaf, recorded_at)
+
+    def _decide(self, hood: Neighbourhood) -> None:
+        while True:
+            leaves, customers = hood.wanted(), hood.wanted_customers()
+            if not leaves and not customers:
+                return
+            missing = {leaf for leaf in leaves if leaf not in self._rows or leaf not in self._held}
+            unknown = {root for root in customers if root not in self._members}
+            if missing or unknown:
+                raise Wanted(missing, unknown)
+            rows = [Row(leaf, self._rows[leaf].place, self._held[leaf]) for leaf in leaves]
+            hood.add(rows, {root: self._members[root] for root in customers})
+
+    def _state_of(self, root: bytes, leaves: Sequence[bytes]) -> profiles.Profile | None:
+        """The merged state of a customer of several leaves; None for one leaf alone. Asked before rows move."""
+        if len(leaves) == 1:
+            return None
+        row, before = self._rows[root], self._members.get(root, frozenset())
+        grown = row.root == root and len(before) > 1 and before <= set(leaves)
+        state = self._whole_of(root) if grown else profiles.new()
+        for leaf in leaves:
+            if not (grown and leaf in before):
+                state = profiles.merge(state, self._own_of(leaf))
+        return state
+
+    def _settle_customer(self, root: bytes, leaves: Sequence[bytes], state: profiles.Profile | None) -> None:
+        self._members[root] = frozenset(leaves)
+        self._whole.pop(root, None)
+        self._stale.add(root)
+        if state is not None:
+            self._whole[root] = state
+            self._put(self._rows[root], merged=b"\xc0")  # told apart from one leaf alone; encoded with the row
+        else:
+            self._put(self._rows[root], merged=b"")
+        if leaves:
+            self._dirty[root] = None
+            self._moved.add(root)
+
+    def _absorb(self, workspace: str, leaf: bytes, recorded_at: int) -> None:
+        row = self._raise_version(leaf)
+        self._send(leaf, CustomerAbsorbed(workspace, leaf, row.root, row.version, recorded_at))
+        self._dirty.pop(leaf, None)
+
+    # --- folding --------------------------------------------------------------------------------------------
+
+    def _fold(self, leaf: bytes, touchpoint: Touchpoint, source: str, trust: int) -> None:
+        root = self._rows[leaf].root
+        profiles.fold(self._own_of(leaf), touchpoint, source, trust)
+        self._stale.add(leaf)
+        if self._rows[root].merged:
+            profiles.fold(self._whole_of(root), touchpoint, source, trust)
+            self._stale.add(root)
+        self._applied.setdefault(leaf, []).append((touchpoint, source, trust))
+        self._dirty[root] = None
+
+    def _park(
+        self, fact: TouchpointsRecorded, item: Fresh, at: tuple[str, int, int], recorded_at: int, error: Exception
+    ) -> None:
+        """Keep the touchpoint with its reason; undo what it half did, so that it counts as never seen."""
+        leaf = item.touchpoint.leaves[0]
+        self._undo(leaf)
+        reason = str(error) if isinstance(error, Poison) else type(error).__name__
+        one = msgspec.structs.replace(fact, touchpoints=(item.touchpoint,), personal=None)
+        self.outcome.parked.append(
+            ParkedRow(*at, item.place, fact.workspace, fact.source, reason, encode(one), recorded_at)
+        )
+        self.outcome.unseen.append(item.key)
+
+    def _undo(self, leaf: bytes) -> None:
+        """Rebuild a leaf's state, and its customer's, from what was loaded and what was applied here."""
+        base = self._base[leaf]
+        state = profiles.decode(base) if base else profiles.new()
+        for touchpoint, source, trust in self._applied.get(leaf, ()):
+            profiles.fold(state, touchpoint, source, trust)
+        self._own[leaf] = state
+        root = self._rows[leaf].root
+        if self._rows[root].merged:
+            members = self._members.get(root)
+            if members is None or not members <= self._rows.keys():
+                raise Wanted((), (root,))
+            whole = profiles.new()
+            for member in sorted(members):
+                whole = profiles.merge(whole, self._own_of(member))
+            self._whole[root] = whole
+
+    # --- commands -------------------------------------------------------------------------------------------
+
+    def _request_erasure(self, fact: ErasureRequested) -> None:
+        root = self._rows[fact.leaf].root
+        members = {fact.leaf} if root == fact.leaf and not self._rows[root].merged else self._members.get(root)
+        if members is None:
+            raise Wanted((), (root,))
+        for leaf in sorted(members):
+            erased = LeafErased(fact.workspace, derived_id("erase", fact.id, leaf), leaf, fact.occurred_at)
+            partition = partition_of(leaf, self._partitions)
+            self.outcome.parcels.append(Parcel(TOUCHPOINTS, partition, leaf, encode(erased)))
+
+    def _erase(self, fact: LeafErased, recorded_at: int) -> None:
+        leaf = fact.leaf
+        row = self._rows[leaf]
+        self.outcome.blank_leaves.append(leaf)
+        self._own[leaf] = profiles.new()
+        self._applied.pop(leaf, None)
+        self._base[leaf] = b""
+        erased_at = max(row.erased_at, recorded_at)
+        self._put(row, state=b"", known=False, erased_at=erased_at)
+        if not row.erased:
+            self._relocate(fact.workspace, (), recorded_at, erased=(leaf,))
+            self._put(self._rows[leaf], erased=True, standing=ERASED, state=b"", merged=b"")
+        self._stale.discard(leaf)
+        for other, held in self._held.items():
+            self._held[other] = tuple(one for one in held if leaf not in one.pair)
+        self._dirty.pop(leaf, None)
+        version = self._raise_version(leaf).version
+        self._send(leaf, CustomerErased(fact.workspace, leaf, version, recorded_at))
+
+    def _reinstate(self, fact: LeafReinstated, recorded_at: int) -> None:
+        if self._rows[fact.leaf].erased:
+            self._put(self._rows[fact.leaf], erased=False)
+            self._relocate(fact.workspace, (), recorded_at, reinstated=(fact.leaf,))
+            self._dirty.pop(fact.leaf, None)
+
+    def _pass_import(self, fact: ImportFinished, partition: int) -> None:
+        passed = encode(ImportPassed(fact.workspace, fact.import_id, partition, self._partitions))
+        for target in range(self._partitions):
+            # No key: the relay keeps it behind every earlier row of its partition.
+            self.outcome.parcels.append(Parcel(PROFILE_CHANGES, target, b"", passed))
+
+    # --- cutting --------------------------------------------------------------------------------------------
+
+    def _cut(self, workspace: str, recorded_at: int, facts: Mapping[bytes, list[FactRef]], import_id: str) -> None:
+        """One change for each customer this record touched."""
+        for root in self._dirty:
+            row = self._raise_version(root)
+            state = profiles.encode(self._customer_state(row))
+            leaves = self._places_of(root) if root in self._moved else ()
+            refs = tuple(facts.get(root, ()))
+            self._send(
+                root,
+                ProfileChanged(workspace, root, row.version, recorded_at, state, refs, leaves, import_id),
+            )
+            if row.merged:
+                self.outcome.spread += 1
+        self._dirty.clear()
+        self._moved.clear()
+
+    def _send(self, customer: bytes, fact: Fact) -> None:
+        value = encode(fact)
+        if len(value) > RECORD_BYTES_MAX and isinstance(fact, ProfileChanged):
+            reason = f"its state has {len(value)} bytes, a record {RECORD_BYTES_MAX} at most"
+            parked = CustomerParked(fact.workspace, customer, fact.version, fact.recorded_at, reason)
+            place = (PROFILE_CHANGES, partition_of(customer, self._partitions), fact.version, -1)
+            self.outcome.parked.append(ParkedRow(*place, fact.workspace, "", reason, value, fact.recorded_at))
+            value = encode(parked)
+        partition = partition_of(customer, self._partitions)
+        self.outcome.parcels.append(Parcel(PROFILE_CHANGES, partition, customer, value))
+
+    def _places_of(self, root: bytes) -> tuple[Place, ...]:
+        return tuple(Place(leaf, self._rows[leaf].moves) for leaf in sorted(self._members[root]))
+
+    # --- rows and states ------------------------------------------------------------------------------------
+
+    def _put(self, row: LeafRow, **changes: object) -> LeafRow:
+        new = self._rows[row.leaf] = msgspec.structs.replace(row, **changes)
+        return new
+
+    def _raise_version(self, leaf: bytes) -> LeafRow:
+        row = self._rows[leaf]
+        return self._put(row, version=row.version + 1)
+
+    def _own_of(self, leaf: bytes) -> profiles.Profile:
+        if leaf not in self._own:
+            if leaf not in self._rows:
+                raise Wanted((leaf,))
+            state = self._rows[leaf].state
+            self._own[leaf] = profiles.decode(state) if state else profiles.new()
+        return self._own[leaf]
+
+    def _whole_of(self, root: bytes) -> profiles.Profile:
+        if root not in self._whole:
+            self._whole[root] = profiles.decode(self._rows[root].merged)
+        return self._whole[root]
+
+    def _customer_state(self, row: LeafRow) -> profiles.Profile:
+        return self._whole_of(row.leaf) if row.merged else self._own_of(row.leaf)
+
+    def _encode(self, leaf: bytes) -> None:
+        row = self._rows[leaf]
+        state = profiles.encode(self._own[leaf]) if leaf in self._own and not row.erased else row.state
+        merged = profiles.encode(self._whole[leaf]) if leaf in self._whole else row.merged
+        self._put(row, state=state, merged=merged)
+
+
+def _said(fact: IdentityLinked | IdentityUnlinked) -> Assertion:
+    return assertion(
+        fact.a,
+        fact.b,
+        tie=isinstance(fact, IdentityLinked),
+        alias=isinstance(fact, IdentityLinked) and fact.alias,
+        operator=fact.operator,
+        occurred_at=fact.occurred_at,
+        id=fact.id,
+    )
+
+
+def _listed(row: LeafRow, state: profiles.Profile) -> ListingRow:
+    money = profiles.money(state)
+    currency, spend = max(money.items(), key=lambda item: (item[1], item[0]), default=("", 0))
+    purchases = len(profiles.purchases(state))
+    return ListingRow(row.leaf, row.workspace, state.first_at or 0, state.last_at or 0, purchases, spend, currency)

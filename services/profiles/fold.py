@@ -1,0 +1,386 @@
+"""The profiles step: one batch of touchpoints, one transaction (design §5-§7).
+
+The shell of `domain.step`: it decodes, asks the database which touchpoints are new, locks what the World needs, and
+writes what the World says. It decides nothing itself.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from services.profiles.domain.identity import Assertion, assertion, holding
+from services.profiles.domain.personal import newest_rows, personal_rows
+from services.profiles.domain.rows import LeafRow, ParkedRow, PersonalRow, TouchpointKey, TouchpointRow
+from services.profiles.domain.step import Command, Fresh, Streak, Wanted, World
+from services.profiles.ports import Store, Transaction
+from shared.checkpoint import Claim
+from shared.codec import Unknown, decode
+from shared.errors import Conflict, Fenced, NewerVersion, Poison
+from shared.events import (
+    ErasureRequested,
+    Fact,
+    IdentityLinked,
+    IdentityUnlinked,
+    ImportFinished,
+    LeafErased,
+    LeafReinstated,
+    Sealed,
+    Touchpoint,
+    TouchpointsRecorded,
+)
+from shared.ids import dedup_scope
+from shared.log.port import Batch, Record
+from shared.sealing import PersonalFields
+from shared.topics import TOUCHPOINTS
+
+ATTEMPTS_MAX = 100
+
+_encode_body = msgspec.msgpack.Encoder(order="deterministic").encode
+
+Open = Callable[[str, Sealed], PersonalFields]
+"""(workspace, sealed) → opened personal fields; {} where the key was destroyed. Raises Poison."""
+
+
+class Body(msgspec.Struct, array_like=True, frozen=True):
+    """What the timeline keeps of a touchpoint beside its columns."""
+
+    name: str
+    properties: dict[str, object]
+    context: dict[str, object]
+    client_at: str | None
+    source: str
+    trust: int
+    received_at: int
+    import_id: str
+    leaves: tuple[bytes, ...]
+
+
+class Logged(NamedTuple):
+    """One record of the batch, decoded, with the time it counts as recorded."""
+
+    record: Record
+    recorded_at: int
+    fact: Fact
+
+
+class Told(NamedTuple):
+    """A touchpoints record and which of its touchpoints are fresh, with the ties they bring."""
+
+    logged: Logged
+    fact: TouchpointsRecorded
+    fresh: list[Fresh]
+    said: list[Assertion]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the step counts; shown as metrics."""
+
+    touchpoints: int = 0
+    duplicates: int = 0
+    dropped: int = 0  # of erased leaves
+    parked: int = 0
+    unknown: int = 0  # facts of kinds this code does not know
+    late_stamps: int = 0  # records that surfaced behind the frontier
+    spread: int = 0  # changes of customers whose leaves lie on several partitions
+    restarts: int = 0  # locks taken anew
+
+
+@dataclass(slots=True)
+class TouchpointsProjection:
+    """Folds `touchpoints` into leaves, customers and their changes."""
+
+    store: Store
+    partitions: int
+    open_sealed: Open
+    tally: Tally = field(default_factory=Tally)
+    streaks: dict[int, Streak] = field(default_factory=dict)
+    topic: str = TOUCHPOINTS
+
+    async def fold(self, claim: Claim, batch: Batch) -> Claim:
+        """Fold a batch; returns the moved claim. Raises Fenced, Stopped."""
+        logged, parked, records, next_position = self._decoded(claim, batch)
+        streak = msgspec.structs.replace(self.streaks.get(claim.partition, Streak()))
+        step = Step(self, claim, streak)
+        async with self.store.transaction() as transaction:
+            moved = await transaction.move(claim, claim.past(records, next_position))
+            for run in _runs(logged):
+                await step.fold(transaction, run)
+            await transaction.park([*parked, *step.parked])
+        self.streaks[claim.partition] = streak
+        self._count(step.tally, len(parked))
+        return moved
+
+    async def turn(self, claim: Claim) -> Claim:
+        """Profiles have no timers."""
+        return claim
+
+    def _decoded(self, claim: Claim, batch: Batch) -> tuple[list[Logged], list[ParkedRow], Sequence[Record], int]:
+        """Facts of the batch up to the first one this code is too old for; that one stops the partition when first."""
+        logged: list[Logged] = []
+        parked: list[ParkedRow] = []
+        for index, record in enumerate(batch.records):
+            recorded_at = claim.recorded_at(record)
+            self.tally.late_stamps += recorded_at != record.recorded_at
+            try:
+                fact = decode(record.value)
+            except Poison as error:
+                at = (claim.topic, claim.partition, record.position)
+                parked.append(ParkedRow(*at, -1, "", "", str(error), record.value, recorded_at))
+                continue
+            except NewerVersion:
+                if index == 0:
+                    raise
+                return logged, parked, batch.records[:index], record.position
+            if isinstance(fact, Unknown):
+                self.tally.unknown += 1
+            else:
+                logged.append(Logged(record, recorded_at, fact))
+        return logged, parked, batch.records, batch.next_position
+
+    def _count(self, seen: Tally, records_parked: int) -> None:
+        for name in Tally.__slots__:
+            setattr(self.tally, name, getattr(self.tally, name) + getattr(seen, name))
+        self.tally.parked += records_parked
+
+
+class Step:
+    """One transaction's work on one claim."""
+
+    def __init__(self, projection: TouchpointsProjection, claim: Claim, streak: Streak) -> None:
+        self.tally = Tally()
+        self.parked: list[ParkedRow] = []
+        self._projection, self._claim, self._streak = projection, claim, streak
+
+    async def fold(self, transaction: Transaction, run: Sequence[Logged]) -> None:
+        """Fold one run: consecutive touchpoints records, or one command."""
+        first = run[0].fact
+        if isinstance(first, TouchpointsRecorded):
+            await self._fold_touchpoints(transaction, run)
+        elif isinstance(first, Command):
+            await self._carry_out(transaction, run[0], first)
+        else:
+            self.tally.unknown += len(run)
+
+    # --- touchpoints ----------------------------------------------------------------------------------------
+
+    async def _fold_touchpoints(self, transaction: Transaction, run: Sequence[Logged]) -> None:
+        told = await self._remember(transaction, run)
+        if not told:
+            return
+        leaves = {leaf: one.fact.workspace for one in told for item in one.fresh for leaf in item.touchpoint.leaves}
+        ties = [said for one in told for said in one.said]
+        streak = self._streak
+
+        def tell(world: World) -> None:
+            trial = msgspec.structs.replace(streak)
+            world.preview(ties)
+            for one in told:
+                at = (self._claim.topic, self._claim.partition, one.logged.record.position)
+                world.record(one.fact, one.fresh, one.said, one.logged.recorded_at, at, trial)
+            streak.failures, streak.sources = trial.failures, trial.sources
+
+        world, rows = await self._world(transaction, leaves, [said.pair for said in ties], tell)
+        known = await self._keep_personal(transaction, told, rows, world)
+        await self._write(transaction, world, known)
+
+    async def _remember(self, transaction: Transaction, run: Sequence[Logged]) -> list[Told]:
+        """Insert what was not seen before; first in log order wins, in the batch as in the table."""
+        rows: dict[TouchpointKey, TouchpointRow] = {}
+        items: list[tuple[Logged, TouchpointsRecorded, list[Fresh]]] = []
+        for logged in run:
+            fact = logged.fact
+            assert isinstance(fact, TouchpointsRecorded)  # noqa: S101  # `_runs` made it so
+            mine = []
+            for place, touchpoint in enumerate(fact.touchpoints):
+                key = (touchpoint.day, touchpoint.id, dedup_scope(fact.workspace, fact.source, touchpoint.leaves[0]))
+                self.tally.touchpoints += 1
+                if key in rows:
+                    self.tally.duplicates += 1
+                    continue
+                rows[key] = self._row(logged, fact, place, key, touchpoint)
+                mine.append(Fresh(place, key, touchpoint))
+            items.append((logged, fact, mine))
+        new = await transaction.remember(list(rows.values()))
+        self.tally.duplicates += len(rows) - len(new)
+        told = [(logged, fact, [item for item in mine if item.key in new]) for logged, fact, mine in items]
+        return [Told(logged, fact, fresh, list(_ties(fresh))) for logged, fact, fresh in told if fresh]
+
+    def _row(
+        self, logged: Logged, fact: TouchpointsRecorded, place: int, key: TouchpointKey, touchpoint: Touchpoint
+    ) -> TouchpointRow:
+        body = Body(
+            touchpoint.name,
+            touchpoint.properties,
+            touchpoint.context,
+            touchpoint.client_at,
+            fact.source,
+            fact.trust,
+            fact.received_at,
+            fact.import_id,
+            touchpoint.leaves,
+        )
+        return TouchpointRow(
+            *key,
+            fact.workspace,
+            touchpoint.leaves[0],
+            self._claim.partition,
+            logged.record.position,
+            place,
+            touchpoint.kind,
+            touchpoint.channel,
+            touchpoint.occurred_at,
+            logged.recorded_at,
+            _encode_body(body),
+        )
+
+    async def _keep_personal(
+        self, transaction: Transaction, told: Sequence[Told], rows: Mapping[bytes, LeafRow], world: World
+    ) -> frozenset[bytes]:
+        """Open and keep personal values; returns the leaves whose identifier is known from now on."""
+        void = {*world.outcome.unseen, *world.outcome.blanked}
+        is_known = {leaf: row.known for leaf, row in rows.items()}
+        kept: list[PersonalRow] = []
+        for one in told:
+            opened = self._opened(one)
+            for item in one.fresh:
+                fields = opened.get(item.place)
+                if fields and item.key not in void:
+                    kept += personal_rows(one.fact.workspace, item.touchpoint, fields, is_known)
+        if kept:
+            await transaction.keep_personal(newest_rows(kept))
+        return frozenset(row.leaf for row in kept if row.field == "identifier")
+
+    def _opened(self, one: Told) -> PersonalFields:
+        if one.fact.personal is None:
+            return {}
+        try:
+            return self._projection.open_sealed(one.fact.workspace, one.fact.personal)
+        except Poison as error:
+            record = one.logged.record
+            at = (self._claim.topic, self._claim.partition, record.position, -1)
+            who = (one.fact.workspace, one.fact.source)
+            reason = f"personal data does not open: {error}"
+            self.parked.append(ParkedRow(*at, *who, reason, record.value, one.logged.recorded_at))
+            return {}
+
+    # --- commands -------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, transaction: Transaction, logged: Logged, fact: Command) -> None:
+        leaves: dict[bytes, str] = {}
+        pairs: list[tuple[bytes, bytes]] = []
+        match fact:
+            case IdentityLinked() | IdentityUnlinked():
+                leaves = {fact.a: fact.workspace, fact.b: fact.workspace}
+                pairs = [(fact.a, fact.b)]
+            case ErasureRequested() | LeafErased() | LeafReinstated():
+                leaves = {fact.leaf: fact.workspace}
+            case ImportFinished():
+                pass
+
+        def tell(world: World) -> None:
+            world.command(fact, logged.recorded_at, self._claim.partition)
+
+        world, _ = await self._world(transaction, leaves, pairs, tell)
+        await self._write(transaction, world, frozenset())
+
+    # --- locking, and what is written -----------------------------------------------------------------------
+
+    async def _world(
+        self,
+        transaction: Transaction,
+        leaves: Mapping[bytes, str],
+        pairs: Sequence[tuple[bytes, bytes]],
+        tell: Callable[[World], None],
+    ) -> tuple[World, dict[bytes, LeafRow]]:
+        """Lock, tell the World, and start over with more whenever it wants more. Each start gives the locks back."""
+        wanted = _Wants(dict(leaves), {leaf for pair in pairs for leaf in pair}, set())
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                async with transaction.attempt():
+                    world, rows = await _load(transaction, self._projection.partitions, wanted)
+                    tell(world)
+                    return world, rows
+            except Wanted as more:
+                wanted.add(more)
+            except Fenced:
+                raise
+            except Conflict:
+                pass  # a root moved while we waited for it
+            self.tally.restarts += 1
+        raise Conflict(f"no steady view of {len(wanted.leaves)} leaves after {ATTEMPTS_MAX} attempts")
+
+    async def _write(self, transaction: Transaction, world: World, known: Collection[bytes]) -> None:
+        outcome = world.outcome
+        rows = world.mark_known(known)
+        shown, gone = world.listing()
+        for leaf in outcome.blank_leaves:
+            await transaction.blank_leaf(leaf)
+        await transaction.forget(outcome.unseen)
+        await transaction.blank(outcome.blanked)
+        await transaction.save_leaves(rows)
+        await transaction.add_edges(outcome.edges)
+        await transaction.list_customers(shown, gone)
+        await transaction.send(outcome.parcels)
+        self.parked += outcome.parked
+        self.tally.parked += len(outcome.parked)
+        self.tally.dropped += len(outcome.blanked)
+        self.tally.spread += outcome.spread
+
+
+@dataclass(slots=True)
+class _Wants:
+    """Everything one run needs under lock, growing from attempt to attempt."""
+
+    leaves: dict[bytes, str]  # leaf → workspace ("" where the row exists for certain)
+    tied: set[bytes]  # leaves whose edges are needed
+    customers: set[bytes]  # roots whose members are needed
+
+    def add(self, more: Wanted) -> None:
+        for leaf in more.leaves | more.customers:
+            self.leaves.setdefault(leaf, "")
+        self.tied |= more.leaves
+        self.customers |= more.customers
+
+
+async def _load(transaction: Transaction, partitions: int, wanted: _Wants) -> tuple[World, dict[bytes, LeafRow]]:
+    rows = await transaction.lock(wanted.leaves) if wanted.leaves else {}
+    members: dict[bytes, frozenset[bytes]] = {}
+    if wanted.customers:
+        found = await transaction.members(wanted.customers)
+        rows = {row.leaf: row for row in found} | rows
+        members = {root: frozenset(row.leaf for row in found if row.root == root) for root in wanted.customers}
+    held: dict[bytes, list[Assertion]] = {leaf: [] for leaf in wanted.tied}
+    if wanted.tied:
+        for said in holding(await transaction.edges(wanted.tied)).values():
+            for leaf in said.pair:
+                if leaf in held:
+                    held[leaf].append(said)
+    return World(partitions, rows, members, {leaf: tuple(found) for leaf, found in held.items()}), rows
+
+
+def _ties(fresh: Sequence[Fresh]) -> Iterator[Assertion]:
+    """The automatic ties of touchpoints: each other identifier to the one the touchpoint belongs to."""
+    for item in fresh:
+        owner, *others = item.touchpoint.leaves
+        for other in others:
+            if other != owner:
+                at, identity = item.touchpoint.occurred_at, item.touchpoint.id
+                yield assertion(owner, other, tie=True, alias=False, operator=False, occurred_at=at, id=identity)
+
+
+def _runs(logged: Sequence[Logged]) -> Iterator[list[Logged]]:
+    """Cut the batch at commands: what stands before one is written before it is carried out."""
+    run: list[Logged] = []
+    for one in logged:
+        if isinstance(one.fact, TouchpointsRecorded):
+            run.append(one)
+            continue
+        if run:
+            yield run
+        yield [one]
+        run = []
+    if run:
+        yield run

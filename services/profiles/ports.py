@@ -1,0 +1,82 @@
+"""What the profiles step asks of its database: one transaction, rows in sets. Implemented by `store.py` on SQLite
+and PostgreSQL, and in memory by the simulation."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from services.profiles.domain.identity import Assertion
+from services.profiles.domain.rows import (
+    EdgeRow,
+    LeafRow,
+    ListingRow,
+    ParkedRow,
+    PersonalRow,
+    TouchpointKey,
+    TouchpointRow,
+)
+from shared.checkpoint import Claim
+from shared.loop import ProjectionStore
+from shared.outbox import Parcel
+
+
+class Transaction(Protocol):
+    """One step. Everything in it commits together or not at all."""
+
+    async def move(self, claim: Claim, new: Claim) -> Claim:
+        """Compare and raise the checkpoint's revision. Raises Fenced. Comes first: it serialises zombies."""
+
+    async def remember(self, rows: Sequence[TouchpointRow]) -> set[TouchpointKey]:
+        """Insert touchpoints not seen before; returns the keys that are new. Keys in `rows` are distinct."""
+
+    async def forget(self, keys: Collection[TouchpointKey]) -> None:
+        """Take touchpoints back that could not be applied: their replay must count."""
+
+    async def blank(self, keys: Collection[TouchpointKey]) -> None:
+        """Keep the proof, drop the body (touchpoints of an erased leaf)."""
+
+    async def blank_leaf(self, leaf: bytes) -> None:
+        """Blank every body of a leaf, drop its personal values and its edges."""
+
+    def attempt(self) -> AbstractAsyncContextManager[None]:
+        """A savepoint: an exception inside gives back locks and rows taken in it, and goes on."""
+
+    async def lock(self, leaves: Mapping[bytes, str]) -> dict[bytes, LeafRow]:
+        """Lock the roots of `leaves` (leaf → its workspace) in one sorted statement.
+
+        Missing rows are inserted first, in the same order.
+
+        Returns the rows of `leaves` and of their roots as they are under the lock. Raises Conflict when a leaf's
+        root changed while we waited: leave the attempt and start over.
+        """
+
+    async def members(self, roots: Collection[bytes]) -> list[LeafRow]:
+        """All leaves of these (locked) roots' customers."""
+
+    async def edges(self, leaves: Collection[bytes]) -> list[Assertion]:
+        """Every assertion about a pair that touches one of `leaves`."""
+
+    async def save_leaves(self, rows: Sequence[LeafRow]) -> None:
+        """Write rows back (they exist: `lock` made them)."""
+
+    async def add_edges(self, rows: Sequence[EdgeRow]) -> None:
+        """Append assertions."""
+
+    async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes]) -> None:
+        """Upsert what customers are listed by; `gone` are customers no more."""
+
+    async def keep_personal(self, rows: Sequence[PersonalRow]) -> None:
+        """Keep personal values; the later (at, id) of a (leaf, field) holds."""
+
+    async def park(self, rows: Sequence[ParkedRow]) -> None:
+        """Keep facts that could not be folded."""
+
+    async def send(self, parcels: Sequence[Parcel]) -> None:
+        """Put facts into the outbox, numbered in this order."""
+
+
+class Store(ProjectionStore, Protocol):
+    """The profiles database."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Begin a step; commits when the block ends, rolls back on any exception."""

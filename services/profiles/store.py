@@ -1,0 +1,223 @@
+"""The profiles database on SQLite and PostgreSQL: every statement of the step, in sets (meanings: `ports.py`)."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.profiles import tables
+from services.profiles.domain.identity import Assertion
+from services.profiles.domain.rows import (
+    EdgeRow,
+    LeafRow,
+    ListingRow,
+    ParkedRow,
+    PersonalRow,
+    TouchpointKey,
+    TouchpointRow,
+)
+from shared import checkpoint, outbox
+from shared.checkpoint import Claim
+from shared.database import Database, execute, fetch, insert_missing, insert_rows, update_rows
+from shared.errors import Conflict
+from shared.outbox import OutboxSnapshot, Parcel
+from shared.topics import TOUCHPOINTS
+
+CODE_VERSION = version("raftar")
+
+_LEAF = (
+    "leaf", "workspace", "root", "standing", "full_rank", "state", "merged", "version", "moves", "erased",
+    "erased_at", "known",
+)  # fmt: skip
+_TOUCHPOINT = (
+    "day", "id", "scope", "workspace", "leaf", "partition", "position", "place", "kind", "channel", "occurred_at",
+    "recorded_at", "body",
+)  # fmt: skip
+_EDGE = ("workspace", "a", "b", "tie", "alias", "operator", "occurred_at", "id", "recorded_at")
+_LISTING = ("customer", "workspace", "first_seen_at", "last_seen_at", "purchases", "spend_minor", "currency")
+_PERSONAL = ("leaf", "field", "workspace", "value", "at", "id")
+_PARKED = (
+    "topic", "partition", "position", "place", "workspace", "source", "reason", "bytes", "parked_at", "code_version",
+)  # fmt: skip
+
+_LATER_HOLDS = """ON CONFLICT (leaf, field) DO UPDATE SET value = excluded.value, at = excluded.at, id = excluded.id
+WHERE (excluded.at, excluded.id) > (personal.at, personal.id)"""
+
+_LISTED = "ON CONFLICT (customer) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in _LISTING[2:])
+
+_SELECT_LEAF = f"SELECT {', '.join(_LEAF)} FROM leaf"
+
+
+def _leaf_row(row: Any) -> LeafRow:
+    values = list(row)
+    values[9], values[11] = bool(values[9]), bool(values[11])  # SQLite keeps truth as 0 and 1
+    return LeafRow(*values)
+
+
+def _assertion(row: Any) -> Assertion:
+    return Assertion(row[0], row[1], bool(row[2]), bool(row[3]), bool(row[4]), row[5], row[6])
+
+
+class SqlTransaction:
+    """One step on one connection."""
+
+    def __init__(self, connection: AsyncConnection, is_sqlite: bool) -> None:
+        self._connection, self._is_sqlite = connection, is_sqlite
+
+    async def move(self, claim: Claim, new: Claim) -> Claim:
+        return await checkpoint.hold(self._connection, claim, new)
+
+    async def remember(self, rows: Sequence[TouchpointRow]) -> set[TouchpointKey]:
+        key = ("day", "id", "scope")
+        fresh = await insert_missing(self._connection, tables.touchpoint, _TOUCHPOINT, rows, key)
+        return {(day, identity, scope) for day, identity, scope in fresh}
+
+    async def forget(self, keys: Collection[TouchpointKey]) -> None:
+        for key in sorted(keys):
+            await execute(self._connection, "DELETE FROM touchpoint WHERE day = $1 AND id = $2 AND scope = $3", *key)
+
+    async def blank(self, keys: Collection[TouchpointKey]) -> None:
+        statement = "UPDATE touchpoint SET body = $4 WHERE day = $1 AND id = $2 AND scope = $3"
+        for key in sorted(keys):
+            await execute(self._connection, statement, *key, b"")
+
+    async def blank_leaf(self, leaf: bytes) -> None:
+        await execute(self._connection, "UPDATE touchpoint SET body = $2 WHERE leaf = $1", leaf, b"")
+        await execute(self._connection, "DELETE FROM personal WHERE leaf = $1", leaf)
+        await execute(self._connection, "DELETE FROM edge WHERE a = $1", leaf)
+        await execute(self._connection, "DELETE FROM edge WHERE b = $1", leaf)
+
+    @asynccontextmanager
+    async def attempt(self) -> AsyncIterator[None]:
+        async with self._connection.begin_nested():
+            yield
+
+    async def lock(self, leaves: Mapping[bytes, str]) -> dict[bytes, LeafRow]:
+        wanted = sorted(leaves)
+        if self._is_sqlite:
+            return await self._lock_sqlite(wanted, leaves)
+        present = {
+            row.leaf for row in await fetch(self._connection, "SELECT leaf FROM leaf WHERE leaf = ANY($1)", wanted)
+        }
+        await self._insert_missing([leaf for leaf in wanted if leaf not in present], leaves)
+        statement = (
+            f"{_SELECT_LEAF} WHERE leaf IN (SELECT root FROM leaf WHERE leaf = ANY($1)) ORDER BY leaf FOR UPDATE"
+        )
+        roots = [_leaf_row(row) for row in await fetch(self._connection, statement, wanted)]
+        rows = {row.leaf: row for row in roots}
+        others = [leaf for leaf in wanted if leaf not in rows]
+        if others:
+            found = await fetch(self._connection, f"{_SELECT_LEAF} WHERE leaf = ANY($1)", others)
+            rows.update((row.leaf, row) for row in map(_leaf_row, found))
+        locked = {row.leaf for row in roots}
+        if any(row.root not in locked for row in rows.values()):
+            raise Conflict("a leaf changed its customer while we waited for the lock")
+        return rows
+
+    async def _lock_sqlite(self, wanted: list[bytes], leaves: Mapping[bytes, str]) -> dict[bytes, LeafRow]:
+        """BEGIN IMMEDIATE holds every lock there is: read, insert what is missing, read the roots."""
+        found = map(_leaf_row, await fetch(self._connection, f"{_SELECT_LEAF} WHERE leaf = ANY($1)", wanted))
+        rows = {row.leaf: row for row in found}
+        missing = [leaf for leaf in wanted if leaf not in rows]
+        await self._insert_missing(missing, leaves)
+        rows.update((leaf, LeafRow(leaf, leaves[leaf], leaf)) for leaf in missing)
+        roots = sorted({row.root for row in rows.values()} - rows.keys())
+        if roots:
+            found = map(_leaf_row, await fetch(self._connection, f"{_SELECT_LEAF} WHERE leaf = ANY($1)", roots))
+            rows.update((row.leaf, row) for row in found)
+        return rows
+
+    async def _insert_missing(self, missing: Sequence[bytes], leaves: Mapping[bytes, str]) -> None:
+        rows = [_leaf_values(LeafRow(leaf, leaves[leaf], leaf)) for leaf in missing]
+        await insert_rows(self._connection, tables.leaf, _LEAF, rows, "ON CONFLICT DO NOTHING")
+
+    async def members(self, roots: Collection[bytes]) -> list[LeafRow]:
+        rows = await fetch(self._connection, f"{_SELECT_LEAF} WHERE root = ANY($1)", sorted(roots))
+        return [_leaf_row(row) for row in rows]
+
+    async def edges(self, leaves: Collection[bytes]) -> list[Assertion]:
+        names = "a, b, tie, alias, operator, occurred_at, id"
+        wanted = sorted(leaves)
+        of_a = await fetch(self._connection, f"SELECT {names} FROM edge WHERE a = ANY($1)", wanted)
+        of_b = await fetch(self._connection, f"SELECT {names} FROM edge WHERE b = ANY($1)", wanted)
+        return [_assertion(row) for row in [*of_a, *of_b]]
+
+    async def save_leaves(self, rows: Sequence[LeafRow]) -> None:
+        columns = [name for name in _LEAF if name not in ("leaf", "workspace")]
+        values = [_leaf_values(row) for row in rows]
+        await update_rows(self._connection, tables.leaf, "leaf", columns, [(value[0], *value[2:]) for value in values])
+
+    async def add_edges(self, rows: Sequence[EdgeRow]) -> None:
+        values = [
+            (
+                row.workspace,
+                said.a,
+                said.b,
+                said.tie,
+                said.alias,
+                said.operator,
+                said.occurred_at,
+                said.id,
+                row.recorded_at,
+            )
+            for row in rows
+            for said in [row.said]
+        ]
+        await insert_rows(self._connection, tables.edge, _EDGE, values, "ON CONFLICT DO NOTHING")
+
+    async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes]) -> None:
+        ordered = sorted(rows)  # one order for everybody: two steps never wait for each other in a circle
+        await insert_rows(self._connection, tables.customer, _LISTING, ordered, _LISTED)
+        if gone:
+            await fetch(self._connection, "DELETE FROM customer WHERE customer = ANY($1)", sorted(gone))
+
+    async def keep_personal(self, rows: Sequence[PersonalRow]) -> None:
+        await insert_rows(self._connection, tables.personal, _PERSONAL, sorted(rows), _LATER_HOLDS)
+
+    async def park(self, rows: Sequence[ParkedRow]) -> None:
+        values = [(*row, CODE_VERSION) for row in rows]
+        await insert_rows(self._connection, tables.parked, _PARKED, values, "ON CONFLICT DO NOTHING")
+
+    async def send(self, parcels: Sequence[Parcel]) -> None:
+        await outbox.send(self._connection, tables.outbox, parcels)
+
+
+def _leaf_values(row: LeafRow) -> tuple[Any, ...]:
+    return (
+        row.leaf, row.workspace, row.root, row.standing, row.full, row.state, row.merged, row.version, row.moves,
+        row.erased, row.erased_at, row.known,
+    )  # fmt: skip
+
+
+class SqlStore:
+    """The profiles database. `topic` is the one whose frontiers it keeps."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlTransaction]:
+        async with self.database.transaction() as connection:
+            yield SqlTransaction(connection, self.database.is_sqlite)
+
+    async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
+        async with self.database.transaction() as connection:
+            return await checkpoint.acquire(connection, topic, partition, log_identity)
+
+    async def hold(self, moves: Sequence[tuple[Claim, Claim]]) -> list[Claim]:
+        async with self.database.transaction() as connection:
+            return [await checkpoint.hold(connection, claim, new) for claim, new in moves]
+
+    async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
+        async with self.database.snapshot() as connection:
+            rows = await outbox.pending(connection, partitions, limit)
+            frontiers = await checkpoint.frontiers(connection, TOUCHPOINTS)
+        return OutboxSnapshot(tuple(rows), frontiers, len(rows) < limit)
+
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
+        async with self.database.transaction() as connection:
+            held = [await checkpoint.hold(connection, claim, claim) for claim in claims]
+            await outbox.sent(connection, seqs)
+            return held

@@ -1,0 +1,147 @@
+"""Tables of the profiles database. The workspace is inside every key: leaves and scopes are hashes over it."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+
+from shared.checkpoint import checkpoint_table
+from shared.outbox import outbox_table
+
+metadata = MetaData()
+
+checkpoint = checkpoint_table(metadata)
+outbox = outbox_table(metadata)
+
+leaf = Table(
+    "leaf",
+    metadata,
+    Column("leaf", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("standing", SmallInteger, nullable=False),
+    Column("full_rank", SmallInteger, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Column("merged", LargeBinary, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("moves", BigInteger, nullable=False),
+    Column("erased", Boolean, nullable=False),
+    Column("erased_at", BigInteger, nullable=False),
+    Column("known", Boolean, nullable=False),
+    Index("leaf_by_root", "root"),
+    # Room in each page: a state that grows stays in place and touches no index (HOT).
+    postgresql_with={"fillfactor": 70},
+)
+
+touchpoint = Table(
+    "touchpoint",
+    metadata,
+    Column("day", Integer, primary_key=True),
+    Column("id", LargeBinary, primary_key=True),
+    Column("scope", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("place", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("touchpoint_by_leaf", "leaf", "occurred_at"),
+)
+
+edge = Table(
+    "edge",
+    metadata,
+    Column("a", LargeBinary, primary_key=True),
+    Column("b", LargeBinary, primary_key=True),
+    Column("id", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("tie", Boolean, nullable=False),
+    Column("alias", Boolean, nullable=False),
+    Column("operator", Boolean, nullable=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    Index("edge_by_b", "b"),
+)
+
+customer = Table(
+    "customer",
+    metadata,
+    Column("customer", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("first_seen_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger, nullable=False),
+    Column("purchases", Integer, nullable=False),
+    Column("spend_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Index("customer_by_last_seen", "workspace", "last_seen_at", "customer"),
+    Index("customer_by_spend", "workspace", "spend_minor", "customer"),
+)
+
+standing = Table(
+    "standing",
+    metadata,
+    Column("customer", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("stage_at", BigInteger, nullable=False),
+    Column("risk_ppm", Integer, nullable=False),  # -1: no risk can be told
+    Column("risk_at", BigInteger, nullable=False),
+    Column("reasons", LargeBinary, nullable=False),
+    Index("standing_by_risk", "workspace", "risk_ppm", "customer"),
+    Index("standing_by_stage", "workspace", "stage"),
+)
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("customer", LargeBinary, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("alert_by_customer", "customer"),
+)
+
+personal = Table(
+    "personal",
+    metadata,
+    Column("leaf", LargeBinary, primary_key=True),
+    Column("field", Text, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("id", LargeBinary, nullable=False),
+)
+
+parked = Table(
+    "parked",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("code_version", Text, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
+    Column("parked_at", BigInteger, nullable=False),
+    Index("parked_by_workspace", "workspace", "parked_at"),
+)
+
+failed = Table(
+    "failed",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("item", LargeBinary, nullable=False),
+    Index("failed_by_workspace", "workspace", "received_at"),
+)
