@@ -62,12 +62,23 @@ def _count(state: Behaviour, touchpoint: Touchpoint, trust: int) -> None:
 
 
 def _count_activity(state: Behaviour, touchpoint: Touchpoint, trust: int) -> None:
-    _count(state, touchpoint, trust)
-    day, starts = touchpoint.occurred_at // DAY_MS, state.starts
-    if starts and starts[-1] == day:
-        state.counts[-1] += 1
+    # `_count` again, written out: this is the step most touchpoints take, and the call would be a tenth of it.
+    at, kind, channel = touchpoint.occurred_at, touchpoint.kind, touchpoint.channel
+    if at < state.first_at:
+        state.first_at = at
+    if at > state.last_at:
+        state.last_at = at
+    tallies = state.tallies
+    if kind in tallies and channel in tallies[kind]:
+        tally = tallies[kind][channel]
+        tally.count += 1
+        if at > tally.last_at:
+            tally.last_at = at
+        elif at < tally.first_at:
+            tally.first_at = at
     else:
-        histogram.add(starts, state.counts, day)
+        tallies.setdefault(kind, {})[channel] = Tally(1, at, at)
+    histogram.add(state.starts, state.counts, at // DAY_MS)
 
 
 def _count_reply(state: Behaviour, touchpoint: Touchpoint, trust: int) -> None:

@@ -42,7 +42,7 @@ def add(starts: list[int], counts: list[int], day: int) -> None:
             counts[-1] += 1
             return
         if day < newest:
-            _insert(starts, counts, block_of(day, newest))
+            _insert(starts, counts, day if newest - day < FINE_DAYS else block_of(day, newest))
             return
         if fine_from(day) != fine_from(newest):
             starts[:], counts[:] = merged(starts, counts, [day], [0])
@@ -68,10 +68,11 @@ def merged(
     if not starts or not more_starts:
         return [*starts, *more_starts], [*counts, *more_counts]
     newest = max(starts[-1], more_starts[-1])
+    fine = fine_from(newest)
     bins: dict[int, int] = {}
     for days, numbers in ((starts, counts), (more_starts, more_counts)):
         for day, number in zip(days, numbers, strict=True):
-            start = block_of(day, newest)
+            start = day if day >= fine else block_of(day, newest)
             bins[start] = bins.get(start, 0) + number
     ordered = sorted(bins)
     return ordered, [bins[start] for start in ordered]

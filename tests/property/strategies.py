@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from shared.events import PROVIDER, PUBLIC, SECRET, Touchpoint
 from shared.ids import day_of
-from shared.vocabulary import CHANNELS, KINDS, normalise
+from shared.vocabulary import CHANNELS, KINDS, Kind, Property, normalise
 from tests.builders import DAY_MS, NOON_MS, a_leaf
 
 leaves = st.sampled_from([a_leaf(name, rank) for name in "ab" for rank in (0, 4)])
@@ -18,49 +18,51 @@ moments = st.one_of(
 )
 """Times that often tie, often lie far apart, and otherwise fall anywhere in the last 90 days."""
 
-_SMALL_IDS = st.sampled_from(["1", "2"])
-_SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(2**31), 2**31), st.text(max_size=3))
+_SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(2**31), 2**31), st.sampled_from(["", "x", "ی"]))
+_BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
+    "id": st.sampled_from(["1", "2"]),
+    "text": st.sampled_from(["x", "y"]),
+    "boolean": st.booleans(),
+    "time": moments,
+    "object": st.dictionaries(st.sampled_from("abc"), _SCALARS, max_size=2),
+    "amount": st.sampled_from([0, 1, "2.50", 10]),
+    "currency": st.sampled_from(["EUR", "IRR"]),
+}
 
 
-def _value(kind: str, name: str, draw: st.DrawFn) -> Any:
-    declared = next(p for p in KINDS[kind].properties if p.name == name)
-    strategies: dict[str, st.SearchStrategy[Any]] = {
-        "id": _SMALL_IDS,
-        "text": st.sampled_from(["x", "y"]),
-        "choice": st.sampled_from(declared.choices or ("",)),
-        "boolean": st.booleans(),
-        "integer": st.integers(declared.low or 0, min(declared.high or 9, 5)),
-        "time": moments,
-        "object": st.dictionaries(st.sampled_from("abc"), _SCALARS, max_size=2),
-        "amount": st.sampled_from([0, 1, "2.50", 10]),
-        "currency": st.sampled_from(["EUR", "IRR"]),
-    }
-    return draw(strategies[declared.type])
+def _values(declared: Property) -> st.SearchStrategy[Any]:
+    if declared.choices:
+        return st.sampled_from(declared.choices)
+    if declared.type == "integer":
+        return st.integers(max(declared.low or 0, 1 if declared.name == "score" else 0), min(declared.high or 9, 5))
+    return _BY_TYPE[declared.type]
 
 
-@st.composite
-def properties_of(draw: st.DrawFn, kind: str) -> dict[str, Any]:
-    """Properties of `kind` as the log keeps them, each optional one present or not."""
-    sent = {
-        declared.name: _value(kind, declared.name, draw)
-        for declared in KINDS[kind].properties
-        if declared.required or draw(st.booleans())
-    }
-    if kind == "survey_answered":
-        sent["score"] = draw(st.integers(1, 5))
-    return normalise(kind, sent, default_currency="EUR")
+def _properties(kind: Kind) -> st.SearchStrategy[dict[str, Any]]:
+    sent = st.fixed_dictionaries(
+        {declared.name: _values(declared) for declared in kind.properties if declared.required},
+        optional={declared.name: _values(declared) for declared in kind.properties if not declared.required},
+    )
+    return sent.map(lambda properties: normalise(kind.name, properties, default_currency="EUR"))
 
 
-@st.composite
-def touchpoints(draw: st.DrawFn, kinds: tuple[str, ...] = tuple(KINDS)) -> tuple[Touchpoint, int]:
+properties_of = {kind.name: _properties(kind) for kind in KINDS.values()}
+"""Kind → properties as the log keeps them, each optional one present or not."""
+
+_IDS = st.integers(0, 255).map(lambda number: bytes((number,)) * 16)
+
+
+def _of_kind(kind: str) -> st.SearchStrategy[Touchpoint]:
+    def build(own_id: bytes, at: int, channel: str, leaf: bytes, properties: dict[str, Any]) -> Touchpoint:
+        return Touchpoint(own_id, day_of(at), kind, channel, (leaf,), at, None, properties, {})
+
+    channels = st.sampled_from([KINDS[kind].channel, *CHANNELS[:2]])
+    return st.builds(build, _IDS, moments, channels, leaves, properties_of[kind])
+
+
+def touchpoints(kinds: tuple[str, ...] = tuple(KINDS)) -> st.SearchStrategy[tuple[Touchpoint, int]]:
     """One touchpoint and the trust of the key that brought it; ids are drawn from few, so they tie across sources."""
-    kind = draw(st.sampled_from(kinds))
-    at = draw(moments)
-    own_id = bytes([draw(st.integers(0, 255))]) * 16
-    channel = draw(st.sampled_from([KINDS[kind].channel, *CHANNELS[:2]]))
-    properties = draw(properties_of(kind))
-    leaf = draw(leaves)
-    return Touchpoint(own_id, day_of(at), kind, channel, (leaf,), at, None, properties, {}), draw(trusts)
+    return st.tuples(st.one_of([_of_kind(kind) for kind in kinds]), trusts)
 
 
 histories = st.lists(touchpoints(), max_size=14)
