@@ -156,12 +156,24 @@ def _phone(text: str, region: str, path: str) -> str:
         if error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE and not region:
             raise InvalidField(path, "is a local number and the workspace has no region: send it as +98912…") from None
         raise InvalidField(path, "is not a phone number: send it in international form, like +989121234567") from None
-    if not phonenumbers.is_possible_number(number):
-        raise InvalidField(path, "has too few or too many digits for a phone number of its country")
     written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    if not _is_whole(number, written):
+        raise InvalidField(path, "has too few or too many digits for a whole phone number of its country")
     if len(set(str(number.national_number))) == 1:
         raise _placeholder(written, path)
     return f"{written};ext={number.extension}" if number.extension else written
+
+
+def _is_whole(number: phonenumbers.PhoneNumber, written: str) -> bool:
+    """Whether its area code is there (without it, two towns share a number), and it is read again as it is written."""
+    length = phonenumbers.is_possible_number_with_reason(number)
+    if length != phonenumbers.ValidationResult.IS_POSSIBLE:
+        return False
+    try:
+        again = phonenumbers.parse(written)
+    except phonenumbers.NumberParseException:
+        return False
+    return phonenumbers.format_number(again, phonenumbers.PhoneNumberFormat.E164) == written
 
 
 def _too_long(path: str) -> InvalidField:
