@@ -40,7 +40,8 @@ kafka: $(VENV)/.installed-dev ## a one-node Kafka broker for development (needs 
 	@$(PY) -m tests.support.kafka_broker --data .cache/kafka/dev
 
 docs: $(VENV)/.installed-dev ## write the generated reference pages anew
-	@$(PY) -m tests.house.references
+	@$(PY) -m shared.vocabulary > docs/reference/touchpoints.md
+	@$(PY) -m tests.house.settings_page
 
 clean: ## remove the environment and caches, keep data/
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -20,11 +20,14 @@ import msgspec
 from pydantic import Field
 from rich.console import Console
 
+import migrations
+from migrations import SERVICES
 from services import local_access
 from services.first_start import FirstStart, first_start
 from services.local_access import LocalAccess
 from services.supervisor import Child, Supervisor
 from shared.clock import Clock
+from shared.database import open_database
 from shared.errors import RaftarError
 from shared.settings import HouseSettings
 
@@ -94,10 +97,13 @@ async def run(settings: AllInOneSettings, clock: Clock, console: Console) -> int
 
 
 async def migrate(settings: HouseSettings) -> None:
-    """Bring the databases of all services to this version's tables."""
-    from migrations.run import migrate as migrate_all
-
-    await migrate_all(settings)
+    """Bring the databases of all services to this version's tables. Safe to run again."""
+    for service in SERVICES:
+        database = open_database(settings.database_url, settings.data_dir, service)
+        try:
+            await migrations.migrate(database, service)
+        finally:
+            await database.close()
 
 
 def remember(settings: HouseSettings, started: FirstStart, house: tuple[Room, ...]) -> LocalAccess:

@@ -8,14 +8,12 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 
 import msgspec
 
 from services import local_access
 from services.local_access import LocalAccess
-from services.scoring.domain.definitions import DEFAULT_MODEL
-from services.scoring.domain.pack import rules_of
+from services.scoring.defaults import first_definition
 from shared.access import KEY_RANDOM_BYTES, SCOPES, SECRET_KEY, WRITE, WRITE_KEY, new_key
 from shared.clock import Clock
 from shared.codec import encode
@@ -28,7 +26,6 @@ from shared.settings import HouseSettings
 from shared.topics import DEFINITIONS, topics
 
 WEBSITE, BACK_OFFICE = "website", "back-office"
-FIRST_VERSION = 1
 
 
 @dataclass(slots=True)
@@ -88,7 +85,7 @@ async def _complete(
     else:
         Keyring(settings.data_dir).leaf_secret(workspace)  # raises, with the next step, when it is lost
     if not published:
-        facts.append(first_definition(workspace, clock.now_ms()))
+        facts.append(first_definition(workspace))
         start.done.append("version 1 of rules and model published")
     if new_keys or not feed.access.keys_of(workspace):
         made, start.access = _new_keys(start.access, clock.now_ms())
@@ -98,12 +95,6 @@ async def _complete(
     if facts:
         await log.append(DEFINITIONS, [Outgoing(0, encode(fact)) for fact in facts])
     return start
-
-
-def first_definition(workspace: str, now_ms: int) -> DefinitionPublished:
-    """Version 1 of what decides: the rule pack and the model that ship with Raftar, in force from now on."""
-    rules = rules_of((files("services.scoring") / "default_pack.yaml").read_text(encoding="utf-8"))
-    return DefinitionPublished(workspace, FIRST_VERSION, now_ms, rules, DEFAULT_MODEL)
 
 
 def _new_workspace(settings: HouseSettings, now_ms: int) -> WorkspaceDefined:

@@ -13,12 +13,11 @@ def print_json(out: Console, value: Any) -> None:
 
 
 def moment(at_ms: int | str | None) -> str:
-    """A time for people, UTC to the millisecond's second; epoch milliseconds or an ISO text; "" for none."""
+    """A time for people, UTC to the second; from epoch milliseconds or an ISO text; "" for none."""
     if at_ms is None or at_ms == "":
         return ""
-    if isinstance(at_ms, str):
-        return at_ms
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    at = datetime.fromisoformat(at_ms) if isinstance(at_ms, str) else datetime.fromtimestamp(at_ms / 1000, UTC)
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def percent(share: float | None) -> str:
