@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from services.ingest.domain.admission import admit_native, admit_segment
 from services.ingest.domain.packing import pack, pack_failed
@@ -16,6 +17,7 @@ from services.ingest.senders import Senders
 from services.ingest.wire import Envelope, Item, is_deduplicable
 from shared.clock import Clock
 from shared.errors import InvalidField, NotAccepting, OutcomeUnknown, RaftarError, TooLarge
+from shared.ids import derived_id
 from shared.log.port import Log, Outgoing
 from shared.topics import FAILED_PARTITIONS, TOUCHPOINTS, TOUCHPOINTS_FAILED
 
@@ -161,7 +163,10 @@ class Intake:
         return Refused("import_not_open", "import_id", reason, item.raw) if reason else result
 
     async def _keep(self, request: Request, results: Sequence[Result]) -> None:
-        """Append the accepted and the refused. No await may come between the last look at imports and `enter`."""
+        """Append the accepted and the refused. No await may come between the last look at imports and `enter`.
+
+        A refused item's id is a hash of it, so that the retry of a whole batch keeps it once.
+        """
         accepted = [result for result in results if not isinstance(result, Refused)]
         refused = [_shortened(result) for result in results if isinstance(result, Refused)]
         sender, arrival = request.sender, request.arrival
@@ -172,7 +177,8 @@ class Intake:
             if accepted:
                 await self._append(TOUCHPOINTS, pack(accepted, sender, arrival, self._partitions, seal))
             if refused:
-                records = pack_failed(refused, sender, arrival, FAILED_PARTITIONS, seal, self._clock.new_id)
+                ids = (derived_id("failed", sender.workspace, sender.source, one.item) for one in refused)
+                records = pack_failed(refused, sender, arrival, FAILED_PARTITIONS, seal, ids.__next__)
                 await self._append(TOUCHPOINTS_FAILED, records)
         finally:
             if import_ids:

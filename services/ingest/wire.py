@@ -81,12 +81,13 @@ def inflate(body: bytes, bytes_max: int) -> bytes:
 
 def read_segment(body: bytes, is_batch: bool) -> Envelope:
     """The items of a Segment-shaped body (already inflated). Raises InvalidField for what is no JSON or no batch."""
-    return _batch(body) if is_batch else _call(body)
+    return _batch(body) if is_batch else _call(body.strip())
 
 
 def read_native(body: bytes) -> Envelope:
     """The items of a body of `/v1/touchpoints`: one object or an array. Raises InvalidField."""
-    if not body.lstrip().startswith(b"["):
+    body = body.strip()
+    if not body.startswith(b"["):
         return Envelope([Item(_json(body)[0], body)], single=True)
     try:
         return Envelope([_item(bytes(raw)) for raw in _list_decoder.decode(body)], single=False)
