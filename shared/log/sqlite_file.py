@@ -28,8 +28,8 @@ CHUNK_BYTES = 256 * 1024
 LOCK_SECONDS = 5.0
 LOCK_PAUSE_SECONDS = 0.0005
 PAGE_BYTES = 1024
-"""Small on purpose: a group commit writes one page at least for each partition it touches (measured: 469 µs a group of 64
-records with pages of 1 KiB, 833 µs with 4 KiB)."""
+"""Small on purpose: a group commit writes one page at least for each partition it touches (measured: 469 µs a group
+of 64 records with pages of 1 KiB, 833 µs with 4 KiB)."""
 WAL_PAGES_MAX = (32 << 20) // PAGE_BYTES
 """Backstop: beyond 32 MiB the writer itself moves the write-ahead log into the file; housekeeping does so earlier."""
 TIDY_CHUNKS = 500

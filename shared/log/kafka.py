@@ -1,0 +1,266 @@
+"""The log on Apache Kafka: explicit partitions, our own bound of bytes in flight, positions kept by the reader.
+
+Goes on by itself after any outage of the brokers; what was not acknowledged is raised as NotAccepting (not written) or
+OutcomeUnknown (perhaps written). Replication and `min.insync.replicas` are the operator's.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from kafka import TopicPartition
+
+from shared.clock import Clock
+from shared.errors import NotAccepting, OutOfRange, Rejected, Retryable, TooLarge
+from shared.log.kafka_appender import Appender
+from shared.log.kafka_clients import Asker, check_partitions
+from shared.log.kafka_reader import Feed, Reader
+from shared.log.port import RECORD_BYTES_MAX, Batch, Bounds, Outgoing, Topic
+
+MIB = 1 << 20
+KNOWN_RECORDS_SECONDS = 10.0
+"""Records known to be there are waited for this long, even by a read that does not want to wait for new ones."""
+
+_log = structlog.get_logger(__name__)
+
+
+class KafkaLog:
+    """The log port on Kafka. Made and used in one event loop; `close` it there."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        clock: Clock,
+        *,
+        inflight_bytes_max: int = 64 * MIB,
+        replication_factor: int = 1,
+        stall_seconds: float = 20.0,
+        producer_settings: Mapping[str, object] | None = None,
+        consumer_settings: Mapping[str, object] | None = None,
+    ) -> None:
+        """`bootstrap` is `host:port[,host:port]`. The last two go to kafka-python over our own settings (security,
+        shorter time-outs)."""
+        self._bootstrap, self._clock = bootstrap, clock
+        self._inflight_bytes_max, self._replication_factor = inflight_bytes_max, replication_factor
+        self._stall_seconds = stall_seconds
+        self._producer_settings = dict(producer_settings or {})
+        self._consumer_settings = dict(consumer_settings or {})
+        self._asker = Asker(bootstrap)
+        self._identities: dict[str, str] = {}
+        self._partitions: dict[str, int] = {}
+        self._appender_made: Appender | None = None
+        self._readers: list[Reader] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._closed = False
+        self.consumer_rebuilds = 0
+
+    @property
+    def producer_rebuilds(self) -> int:
+        """How often a stalled producer was replaced."""
+        return 0 if self._appender_made is None else self._appender_made.rebuilds
+
+    async def ensure(self, topics: Sequence[Topic]) -> None:
+        """Create the missing topics, stamped by the broker; LogMismatch where one has other partitions."""
+        described = await self._asker.describe([topic.name for topic in topics])
+        missing = [topic for topic in topics if topic.name not in described]
+        if missing:
+            await self._asker.create(missing, self._replication_factor)
+            described |= await self._asker.describe([topic.name for topic in missing])
+        for topic in topics:
+            check_partitions(topic, described[topic.name])
+            self._remember(topic.name, described[topic.name])
+
+    async def append(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
+        """One latch for the call; the port says the rest."""
+        partitions = self._partitions.get(topic) or await self._describe(topic)
+        size = 0
+        for partition, value, key in records:
+            _check_partition(topic, partition, partitions)
+            if len(value) > RECORD_BYTES_MAX:
+                raise TooLarge(f"a record of {len(value)} bytes is over RECORD_BYTES_MAX ({RECORD_BYTES_MAX})")
+            size += len(value) + len(key)
+        if self._closed:
+            raise NotAccepting("the log is closed")
+        if not records:
+            return []
+        return await self._appender().append(topic, records, size)
+
+    async def read(
+        self,
+        topic: str,
+        partition: int,
+        position: int,
+        *,
+        records_max: int = 500,
+        bytes_max: int = 1 << 20,
+        wait_seconds: float = 0.0,
+    ) -> Batch:
+        """As the port says. While the brokers are away, and once the log is closed, it returns empty."""
+        partitions = self._partitions.get(topic) or await self._describe(topic)
+        _check_partition(topic, partition, partitions)
+        wanted = TopicPartition(topic, partition)
+        deadline = self._now() + wait_seconds
+        while not self._closed:
+            reader = self._reader_for(wanted, position)
+            feed = reader.feeds.get(wanted)
+            try:
+                if feed is None or feed.next != position or feed.lost:
+                    feed = await self._open_feed(reader, wanted, position)
+                batch = await self._from(feed, position, records_max, bytes_max, deadline)
+            except Retryable as error:  # nobody answers; go on by ourselves while the caller wants to wait
+                _log.info("kafka_read_waits", topic=topic, partition=partition, error=str(error))
+                batch = None
+                await asyncio.sleep(min(0.2, max(0.0, deadline - self._now())))
+            if batch is not None:
+                return batch
+            if self._now() >= deadline:
+                break
+        return Batch((), position)
+
+    async def release(self, topic: str, partition: int) -> None:
+        """Forget what was prefetched of the partition, unless a read of it waits now."""
+        wanted = TopicPartition(topic, partition)
+        for reader in self._readers:
+            feed = reader.feeds.get(wanted)
+            if feed is not None and not feed.busy:
+                reader.close_feed(wanted)
+
+    async def bounds(self, topic: str) -> dict[int, Bounds]:
+        """Bounds by explicit ListOffsets requests; `end` is the high watermark, so a record that was stamped but is
+        not yet replicated may lie beyond it for as long as replication takes."""
+        partitions = self._partitions.get(topic) or await self._describe(topic)
+        return await self._asker.bounds(topic, range(partitions))
+
+    async def identity(self, topic: str) -> str:
+        """Kafka's topic id: a topic deleted and made again has another one."""
+        await self._describe(topic)
+        return self._identities[topic]
+
+    async def close(self) -> None:
+        """Send and await what is queued (within the delivery time-out), then end clients and threads. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._appender_made is not None:
+            await self._appender_made.close()
+        for reader in self._readers:
+            await reader.close()
+        await asyncio.to_thread(self._asker.close)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _appender(self) -> Appender:
+        if self._appender_made is None:
+            self._appender_made = Appender(
+                self._bootstrap,
+                self._clock,
+                asyncio.get_running_loop(),
+                inflight_bytes_max=self._inflight_bytes_max,
+                stall_seconds=self._stall_seconds,
+                settings=self._producer_settings,
+            )
+            self._watch()
+        return self._appender_made
+
+    async def _describe(self, topic: str) -> int:
+        described = await self._asker.describe([topic])
+        if topic not in described:
+            raise Rejected(f"unknown topic {topic!r}; `ensure` it first")
+        self._remember(topic, described[topic])
+        return self._partitions[topic]
+
+    def _remember(self, topic: str, described: Mapping[str, Any]) -> None:
+        if topic not in self._partitions:
+            self._appender().warm(topic)
+        self._partitions[topic] = len(described["partitions"])
+        self._identities[topic] = str(described["topic_id"])
+
+    def _reader_for(self, wanted: TopicPartition, position: int) -> Reader:
+        """A reader whose feed stands there; else one that is free for the partition; else one more."""
+        free = []
+        for reader in self._readers:
+            feed = reader.feeds.get(wanted)
+            if feed is None or not feed.busy:
+                free.append(reader)
+            if feed is not None and not feed.busy and feed.next == position:
+                return reader
+        if not free:
+            reader = Reader(self._bootstrap, self._clock, asyncio.get_running_loop(), self._consumer_settings)
+            self._readers.append(reader)
+            self._watch()
+            return reader
+        return free[0]
+
+    async def _open_feed(self, reader: Reader, wanted: TopicPartition, position: int) -> Feed:
+        reader.close_feed(wanted)
+        feed = Feed(wanted, position, position, self._clock.monotonic())
+        feed.busy = True  # so that no other read takes this reader's partition meanwhile
+        reader.feeds[wanted] = feed
+        try:
+            bounds = (await self._asker.bounds(wanted.topic, [wanted.partition]))[wanted.partition]
+            if not bounds.earliest <= position <= bounds.end:
+                raise OutOfRange(wanted.topic, wanted.partition, position, bounds.earliest, bounds.end)
+        except BaseException:
+            reader.close_feed(wanted)
+            raise
+        feed.known_end = bounds.end
+        reader.open(feed)
+        return feed
+
+    async def _from(self, feed: Feed, position: int, records_max: int, bytes_max: int, deadline: float) -> Batch | None:
+        """The next batch of the feed; None: it was lost, start over."""
+        feed.busy = True
+        try:
+            if not feed.records and deadline <= self._now():
+                feed.known_end = max(feed.known_end, (await self._asker.ends([feed.partition]))[feed.partition])
+            if feed.known_end > position:
+                deadline = max(deadline, self._now() + KNOWN_RECORDS_SECONDS)
+            feed.quiet_since = self._clock.monotonic()
+            while not (feed.records or feed.lost or self._closed):
+                left = deadline - self._now()
+                if left <= 0:
+                    return Batch((), position)
+                feed.arrival = asyncio.get_running_loop().create_future()
+                await asyncio.wait((feed.arrival,), timeout=left)
+            return None if feed.lost else feed.take(records_max, bytes_max)
+        finally:
+            feed.busy = False
+
+    def _watch(self) -> None:
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._keep_watch())
+
+    async def _keep_watch(self) -> None:
+        """Every now and then: is a producer without acknowledgements, or a consumer without records, stuck?"""
+        while True:
+            await asyncio.sleep(self._stall_seconds / 4)
+            if self._appender_made is not None:
+                self._appender_made.watch()
+            for reader in self._readers:
+                try:
+                    await self._watch_reader(reader)
+                except Retryable as error:  # nobody answers: an outage, not a stuck client
+                    _log.info("kafka_watch_unanswered", error=str(error))
+
+    async def _watch_reader(self, reader: Reader) -> None:
+        quiet_before = self._clock.monotonic() - self._stall_seconds
+        quiet = [feed for feed in reader.feeds.values() if feed.busy and feed.quiet_since < quiet_before]
+        if not quiet:
+            return
+        ends = await self._asker.ends([feed.partition for feed in quiet])
+        behind = [feed for feed in quiet if feed.busy and not feed.records and ends[feed.partition] > feed.next]
+        if behind:
+            self.consumer_rebuilds += 1
+            _log.warning("kafka_consumer_rebuilt", partitions=len(behind), rebuilds=self.consumer_rebuilds)
+            for feed in behind:
+                feed.quiet_since = self._clock.monotonic()
+            reader.rebuild()
+
+
+def _check_partition(topic: str, partition: int, partitions: int) -> None:
+    if not 0 <= partition < partitions:
+        raise Rejected(f"topic {topic} has partitions 0..{partitions - 1}, not {partition}")

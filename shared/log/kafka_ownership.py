@@ -1,0 +1,145 @@
+"""Which partitions this worker may fold: the assignment of a Kafka consumer group, and nothing else of it.
+
+The group's consumer never fetches. One topic decides for all topics of the worker, since they are partitioned alike.
+What protects a partition is the epoch in the database; this only says who should try.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import OffsetAndMetadata
+
+from shared.clock import Clock
+from shared.log.kafka_clients import CONSUMER
+
+POLL_MS = 100
+RETRY_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class _Noting(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Runs on the client's own thread, where any blocking call would stop the heartbeats: it only notes."""
+
+    def __init__(self, ownership: "KafkaOwnership") -> None:
+        self._ownership = ownership
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._ownership.note_revoked({partition.partition for partition in revoked})
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._ownership.note_assigned({partition.partition for partition in assigned})
+
+
+class KafkaOwnership:
+    """The port's Ownership by a consumer group. `topics[0]` decides; the others are named for `progress` only."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        group: str,
+        topics: Sequence[str],
+        clock: Clock,
+        *,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        """`settings` go to kafka-python over our own (security, shorter session)."""
+        self._clock, self._topic = clock, topics[0]
+        self._settings = {
+            **CONSUMER,
+            "bootstrap_servers": bootstrap,
+            "group_id": group,
+            "auto_offset_reset": "latest",  # of no effect: every partition is paused
+            "session_timeout_ms": 6000,
+            "heartbeat_interval_ms": 1000,
+            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+            **(settings or {}),
+        }
+        self._lock = threading.Lock()
+        self._assigned: frozenset[int] = frozenset()
+        self._generation = 0
+        self._positions: queue.SimpleQueue[tuple[str, dict[int, int]]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"kafka-group-{group}", daemon=True)
+
+    async def start(self) -> None:
+        """Join the group; the assignment arrives when the group has agreed."""
+        self._thread.start()
+
+    def assigned(self) -> frozenset[int]:
+        """The partitions assigned at this moment."""
+        with self._lock:
+            return self._assigned
+
+    def generation(self) -> int:
+        """Grows with every change of the assignment."""
+        with self._lock:
+            return self._generation
+
+    def progress(self, topic: str, positions: dict[int, int]) -> None:
+        """Commit positions under the group, without waiting for the answer, so that ordinary tools show the lag."""
+        self._positions.put((topic, dict(positions)))
+
+    async def close(self) -> None:
+        """Leave the group at once."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+
+    def note_revoked(self, partitions: set[int]) -> None:
+        """The group took these away (called on the client's thread)."""
+        self._note(self.assigned() - partitions)
+
+    def note_assigned(self, partitions: set[int]) -> None:
+        """The group gave these (called on the client's thread)."""
+        self._note(self.assigned() | partitions)
+
+    def _note(self, assigned: frozenset[int]) -> None:
+        with self._lock:
+            if assigned != self._assigned:
+                self._assigned = assigned
+                self._generation += 1
+                _log.info("partitions_assigned", topic=self._topic, count=len(assigned), generation=self._generation)
+
+    def _run(self) -> None:
+        consumer: Any = None
+        while not self._stopping.is_set():
+            try:
+                consumer = consumer or self._joined()
+                consumer.pause(*consumer.assignment())
+                consumer.poll(timeout_ms=POLL_MS)
+                self._commit(consumer)
+            except Exception as error:  # nothing may end this thread: it joins again with a new client
+                _log.warning("kafka_group_client_failed", error=repr(error))
+                self._leave(consumer)
+                consumer = None
+                self._stopping.wait(RETRY_SECONDS)
+        self._leave(consumer)
+
+    def _joined(self) -> Any:
+        consumer = KafkaConsumer(**self._settings)
+        consumer.subscribe([self._topic], listener=_Noting(self))
+        return consumer
+
+    def _leave(self, consumer: Any) -> None:
+        self._note(frozenset())
+        if consumer is None:
+            return
+        try:
+            consumer.close(autocommit=False, timeout_ms=3000)
+        except Exception as error:  # a client in any state must be left behind
+            _log.warning("kafka_group_close_failed", error=repr(error))
+
+    def _commit(self, consumer: Any) -> None:
+        offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+        while not self._positions.empty():
+            topic, positions = self._positions.get()
+            offsets |= {TopicPartition(topic, at): OffsetAndMetadata(to, "", -1) for at, to in positions.items()}
+        if offsets:
+            consumer.commit_async(offsets)
