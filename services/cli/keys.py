@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from services.cli.errors import WrongUse
 from services.cli.house import House
@@ -51,7 +51,7 @@ def list_keys(house: House, out: Console, as_json: bool) -> None:
     if as_json:
         print_json(out, keys)
         return
-    table = Table("key id", "kind", "source", "scopes", "label", "created", "revoked", box=None)
+    table = Table(Column("key id", no_wrap=True), "kind", "source", "scopes", "label", "created", "revoked", box=None)
     for key in keys:
         table.add_row(
             key["key_id"],

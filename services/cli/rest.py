@@ -18,7 +18,6 @@ BUSY = frozenset({429, 502, 503, 504})
 _NEXT_STEPS = {
     401: "check the key: RAFTAR_SECRET_KEY, or the one `make run` printed",
     403: "this key lacks the scope: use one with it (`raftar keys create --scope ...`)",
-    404: "check the id and the workspace; `raftar customer email:someone@example.org` finds by identifier",
 }
 
 

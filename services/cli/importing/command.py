@@ -121,8 +121,8 @@ def _tell(outcome: Outcome, file: Path, out: Console, err: Console, as_json: boo
     progress = outcome.progress
     for row, reason in outcome.refusals:
         err.print(f"[yellow]row {row}:[/yellow] {escape(reason)}", highlight=False, soft_wrap=True)
-    if len(outcome.refusals) < progress.refused:
-        err.print(f"[yellow]... {progress.refused} rows were refused in all[/yellow]")
+    if 0 < len(outcome.refusals) < progress.refused:
+        err.print(f"[yellow]... and so on: {progress.refused:,} rows were refused in all[/yellow]")
     if as_json:
         summary = {
             "import_id": progress.import_id,
@@ -132,9 +132,14 @@ def _tell(outcome: Outcome, file: Path, out: Console, err: Console, as_json: boo
         }
         out.print(msgspec.json.encode(summary).decode(), soft_wrap=True, highlight=False, markup=False)
     elif outcome.already_done:
-        out.print(f"{file.name} was imported before (import {progress.import_id}); --again sends it once more.")
+        out.print(
+            f"{file.name} was imported before (import {progress.import_id}): {progress.accepted:,} touchpoints, "
+            f"{progress.refused:,} refused. --again sends it once more.",
+            soft_wrap=True,
+        )
     else:
         out.print(
             f"{progress.accepted:,} touchpoints of {file.name} are in, {progress.refused:,} refused "
-            f"(import {progress.import_id}, finished)."
+            f"(import {progress.import_id}, finished).",
+            soft_wrap=True,
         )
