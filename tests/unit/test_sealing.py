@@ -7,9 +7,9 @@ from nacl.secret import SecretBox
 
 from shared.errors import Poison
 from shared.events import Sealed
-from shared.sealing import Opener, Sealer
+from shared.sealing import Opener, PersonalFields, Sealer
 
-PERSONAL = {0: {"identifiers": [["email", "sara@example.com"]]}, 3: {"text": {"comment": "سلام"}, "n": 1.5, "x": None}}
+PERSONAL: PersonalFields = {0: {"identifiers": [["email", "sara@example.com"]]}, 3: {"text": {"comment": "سلام"}, "n": 1.5, "x": None}}
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from services.ingest.domain.terms import (
     Result,
     Sender,
 )
-from services.ingest.domain.traces import looks_personal
+from services.ingest.domain.traces import looks_personal, may_stay
 from shared.errors import InvalidField
 from shared.events import PUBLIC, IdentityLinked, Touchpoint
 from shared.identifiers import leaf_of, normalise
@@ -51,7 +51,9 @@ _canonical = msgspec.msgpack.Encoder(order="deterministic")
 _NOT_THE_EVENT = frozenset(("sentAt", "writeKey", "_metadata"))
 _PUBLIC_KINDS = frozenset(("user", "anonymous"))
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_OUR_QUOTE = re.compile(r"^'[A-Za-z_. -]{1,40}' is not ")
 _OUR_WORDS = frozenset(("kind", "type", "channel"))
+_OBJECTS = frozenset(("properties", "context", "traits", "identifiers", "integrations"))
 _PATH_CHARACTERS = 200
 
 
@@ -226,11 +228,14 @@ def _link(touchpoint: Touchpoint, other: bytes, sender: Sender) -> IdentityLinke
 
 def _refused(error: InvalidField, raw: bytes) -> Refused:
     """Path and reason stay in the clear: an email as a key, or a value quoted by a check, must not stand there."""
-    path = ".".join("(personal)" if looks_personal(part) else part for part in error.field.split("."))
-    path = "(personal)" if looks_personal(path) else path
+    path = error.field
+    if not may_stay(path):
+        # An email has dots of its own: only the item's own field in front of it can be told apart.
+        top = path.partition(".")[0]
+        path = f"{top}.(personal)" if top in _OBJECTS else "(personal)"
     path = path.replace("\0", "").encode("utf-8", "replace").decode()[:_PATH_CHARACTERS]
     reason = error.reason
-    if path not in _OUR_WORDS or looks_personal(reason):
+    if path not in _OUR_WORDS or not _OUR_QUOTE.search(reason):
         reason = _QUOTED.sub("the value", reason)
     if looks_personal(reason):
         reason = "is not valid"

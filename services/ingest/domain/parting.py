@@ -7,7 +7,7 @@ import msgspec
 from services.ingest.domain.draft import Draft
 from services.ingest.domain.personal import Sieve
 from services.ingest.domain.terms import Arrival, Sender
-from services.ingest.domain.traces import Around, looks_personal
+from services.ingest.domain.traces import Around, may_stay
 from shared.events import PUBLIC
 from shared.vocabulary import KINDS, PERSONAL_PROPERTIES, normalise
 
@@ -88,7 +88,7 @@ def _part_context(draft: Draft, traits: dict[str, Any], sieve: Sieve) -> tuple[d
 
 
 def _part_name(name: str, person: Person, personal: dict[str, Any]) -> str:
-    if name and (name in person.sent or looks_personal(name)):
+    if name and (name in person.sent or not may_stay(name)):
         personal["name"] = name
         return ""
     return name

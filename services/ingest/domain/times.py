@@ -85,7 +85,7 @@ def _number_ms(number: float) -> int:
 
 
 class When(msgspec.Struct, frozen=True):
-    """`occurred_at`: corrected and clamped · `client_at`: as sent, None if none · `day`: of the time as sent, else 0."""
+    """`occurred_at`: corrected and clamped · `client_at`: as sent (None: none) · `day`: of that time, else 0."""
 
     occurred_at: int
     client_at: str | None

@@ -48,7 +48,7 @@ _NAMED = frozenset(("name", "avatar", "photo", "picture"))
 _ADDRESS_WORDS = "url uri href link linkurl path referrer referer landingpage pageurl imageurl location"
 _ADDRESSES = frozenset(_ADDRESS_WORDS.split())
 _ID_ENDS = ("_id", "Id", "ID", "-id", "_at", "At", "_time", "Time", "timestamp", "date", "Date")
-_ID_NAMES = frozenset(("sku", "uuid", "ean", "gtin", "isbn", "version", "build"))
+_ID_NAMES = frozenset(("sku", "uuid", "ean", "gtin", "isbn"))
 
 _THING_WORDS = """
 app library os network screen campaign timezone product products item items category brand page plan company group
@@ -61,7 +61,7 @@ _PERSONS = frozenset(_PERSON_WORDS.split())
 _SQUASHED = re.compile(r"[\s_.\-]+")
 _SUSPECT = re.compile(r"[@\uff20\ufe6b?#%]|\d[\d\s().\-\u2010-\u2015]{5,}\d|(?:[0-9A-Fa-f]{0,4}:){2}|\d\.\d+\.\d+\.\d")
 _MAILBOX = re.compile(r"[^\s@]\s?[@\uff20\ufe6b]\s?[^\s@]")
-_DIGITS = re.compile(r"(?<![\w.+\-])\(?\+?\(?\d[\d\s().\-\u2010-\u2015]{5,}\d(?!\w)")
+_DIGITS = re.compile(r"(?:\+|(?<![\w.+\-])\(?\+?)\(?\d[\d\s().\-\u2010-\u2015]{5,}\d(?!\w)")
 _DATE = re.compile(r"\d{4}[-.]\d{1,2}[-.]\d{1,2}(?!\d)|\d{1,2}[-.]\d{1,2}[-.]\d{4}(?!\d)")
 _IP_4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])", re.ASCII)
 _IP_6 = re.compile(
@@ -73,9 +73,9 @@ _URL_END = re.compile(r"[?#;]")
 
 @lru_cache(4096)
 def name_says(name: str) -> Name:
-    """What `name` means, in whatever case and spelling. A name that is itself an email or phone is SEALED."""
+    """What `name` means, in whatever case and spelling. A name that may not itself stay is SEALED."""
     squashed = _SQUASHED.sub("", name).lower()
-    if squashed in _SEALED or squashed.endswith(_SEALED_ENDS) or looks_personal(name):
+    if squashed in _SEALED or squashed.endswith(_SEALED_ENDS) or not may_stay(name):
         return Name.SEALED
     if squashed in _NAMED:
         return Name.NAMED
@@ -106,9 +106,7 @@ def looks_personal(text: str, number_of_something: bool = False) -> bool:
     `number_of_something`: the name says that it is an id or a time, so only phones written with `+` are phones.
     """
     seen = unquote(text) if "%" in text else text
-    if _MAILBOX.search(seen) or _IP_6.fullmatch(seen.strip()):
-        return True
-    if not number_of_something and _IP_4.search(seen):
+    if _MAILBOX.search(seen) or _IP_4.search(seen) or _IP_6.fullmatch(seen.strip()):
         return True
     return any(_is_phone(run.group(), number_of_something) for run in _DIGITS.finditer(seen))
 
@@ -122,6 +120,11 @@ def before_query(url: str) -> str:
     """`url` without query, fragment and path parameters."""
     end = _URL_END.search(url)
     return url[: end.start()] if end else url
+
+
+def may_stay(text: str) -> bool:
+    """Whether a text that cannot be cut (a name, a path) may stay readable: nothing personal, no address with a query."""
+    return not looks_personal(text) and not (is_url(text) and before_query(text) != text)
 
 
 def _is_phone(run: str, number_of_something: bool) -> bool:
