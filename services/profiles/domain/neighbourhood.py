@@ -256,12 +256,12 @@ class _Decision:
         self._look_below(leaves, rank)
 
     def _close_over_aliases(self, leaves: set[bytes]) -> None:
-        """Add whoever was or is in one class with one of `leaves`."""
+        """Add whoever is or was in a class with one of `leaves`; both leaves of a tie that ended are among them."""
         edge = list(leaves)
         while edge:
             leaf = edge.pop()
-            ties = [*self._then.ties(leaf).items(), *self._now.ties(leaf).items()]
-            near = {other for other, alias in ties if alias and leaf_rank(other) == leaf_rank(leaf)} - leaves
+            aliases = (other for other, alias in self._now.ties(leaf).items() if alias)
+            near = {other for other in aliases if leaf_rank(other) == leaf_rank(leaf)} - leaves
             leaves |= near
             edge.extend(near)
         self._need_all()
@@ -333,14 +333,10 @@ class _Decision:
             if self._now.erased(leaf):
                 self._put(leaf, Place(leaf, ERASED))
         for members, wish in wishes.items():
-            own = min(members)
-            if len(members) > self.change.leaves_max:
-                for leaf in members:
-                    self._put(leaf, Place(leaf, CROWDED))
-                continue
-            place = self._place(own, wish, rank)
+            too_large = len(members) > self.change.leaves_max
+            place = self._place(min(members), wish, rank)
             for leaf in members:
-                self._put(leaf, place)
+                self._put(leaf, Place(leaf, CROWDED) if too_large else place)
 
     def _place(self, own: bytes, wish: bytes | None, rank: int) -> Place:
         if wish is None:
@@ -358,7 +354,7 @@ class _Decision:
         for leaf in leaves:
             then, now = self._then.place(leaf), self._now.place(leaf)
             if (then.root, then.ties) != (now.root, now.ties):
-                for other in {*self._then.ties(leaf), *self._now.ties(leaf)}:
+                for other in self._now.ties(leaf):  # the lower leaf of a tie that ended is looked at anyway
                     if leaf_rank(other) > rank:
                         self._look_at(other)
 
