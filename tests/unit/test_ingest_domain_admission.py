@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.ingest.domain.admission import AdmittedLink, Limits, Result, Sender
+from services.ingest.domain.admission import AdmittedLink, Limits, Refused, Result, Sender
 from services.ingest.domain.native import EXAMPLES, FIELDS, touchpoint_schema
 from services.ingest.domain.segment import EVENT_KINDS, kind_of_event
 from shared.events import PUBLIC
@@ -38,6 +38,7 @@ def test_bodies_of_real_clients_are_admitted_and_leave_nothing_personal_readable
     results = [segment(recorded["call"], item, sender) for item in items]
     assert [kind_of(result) for result in results] == recorded["becomes"]
     for result in results:
+        assert not isinstance(result, Refused)
         touchpoint = result.touchpoint if not isinstance(result, AdmittedLink) else result.command
         readable = msgspec.msgpack.encode(touchpoint)
         assert b"canary" not in readable.lower(), touchpoint
@@ -329,7 +330,7 @@ def test_limits_hold_at_their_edge() -> None:
 
     taken(native(nested(32)))
     assert refused(native(nested(33))).code == "too_deep"
-    wide = {"kind": "logged_in", "user_id": "u", "properties": {f"k{n}": n for n in range(256)}}
+    wide: dict[str, Any] = {"kind": "logged_in", "user_id": "u", "properties": {f"k{n}": n for n in range(256)}}
     taken(native(wide))
     wide["properties"]["one more"] = 1
     assert (refused(native(wide)).code, refused(native(wide)).path) == ("too_many_keys", "properties")

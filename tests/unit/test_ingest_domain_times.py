@@ -44,7 +44,7 @@ def test_every_form_a_client_writes(sent: object, expected: int) -> None:
      "Tue, 02 Jan 2024 03:04:05 +0000 (sara@example.com)", "2024-01-02T03:04:05Z" + " " * 60, "12"],
 )  # fmt: skip
 def test_what_is_no_time_says_so(sent: object) -> None:
-    with pytest.raises(ValueError, match="time|digits"):
+    with pytest.raises(ValueError, match=r"time|digits"):
         parse_time(sent)
 
 

@@ -9,7 +9,10 @@ from shared.errors import Poison
 from shared.events import Sealed
 from shared.sealing import Opener, PersonalFields, Sealer
 
-PERSONAL: PersonalFields = {0: {"identifiers": [["email", "sara@example.com"]]}, 3: {"text": {"comment": "سلام"}, "n": 1.5, "x": None}}
+PERSONAL: PersonalFields = {
+    0: {"identifiers": [["email", "sara@example.com"]]},
+    3: {"text": {"comment": "سلام"}, "n": 1.5, "x": None},
+}
 
 
 @pytest.fixture

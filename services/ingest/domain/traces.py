@@ -123,7 +123,7 @@ def before_query(url: str) -> str:
 
 
 def may_stay(text: str) -> bool:
-    """Whether a text that cannot be cut (a name, a path) may stay readable: nothing personal, no address with a query."""
+    """Whether a text that is kept whole or not at all (a name, a path) may stay readable."""
     return not looks_personal(text) and not (is_url(text) and before_query(text) != text)
 
 
