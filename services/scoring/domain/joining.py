@@ -10,6 +10,7 @@ from services.scoring.domain.alerts import (
     ERASED,
     OPEN,
     RETRACTED,
+    SILENCE,
     Alert,
     AlertRetracted,
     kept,
@@ -59,11 +60,13 @@ def surrender(decision: Decision) -> Decision:
 def give(decision: Decision, leaves: Collection[bytes]) -> tuple[Decision, Moved]:
     """A split: the decision without the alerts whose opening leaf is among `leaves`, and what moves with them.
 
-    Passed silences go along and stay as well: their keys mean the same on both sides.
+    Passed silences go along and stay as well: their keys mean the same on both sides. The silences of moved alerts are
+    passed for the side that stays, or it would raise them again until it reads that their purchases have gone.
     """
     moved = tuple(alert for alert in decision.alerts if alert.leaf in leaves)
     stays = tuple(alert for alert in decision.alerts if alert.leaf not in leaves)
-    return msgspec.structs.replace(decision, alerts=stays), Moved(moved, decision.passed)
+    passed = _latest(*decision.passed, *(alert.spell for alert in moved if alert.policy == SILENCE))
+    return msgspec.structs.replace(decision, alerts=stays, passed=passed), Moved(moved, decision.passed)
 
 
 def take(decision: Decision, moved: Moved) -> Decision:
@@ -73,8 +76,11 @@ def take(decision: Decision, moved: Moved) -> Decision:
         mine = next((a for a in alerts if a.id == alert.id), None)
         if mine is None or alert.revision > mine.revision:
             alerts = kept(alerts, alert)
-    passed = tuple(dict.fromkeys((*moved.passed, *decision.passed)))[-PASSED_KEPT:]
-    return msgspec.structs.replace(decision, alerts=alerts, passed=passed)
+    return msgspec.structs.replace(decision, alerts=alerts, passed=_latest(*moved.passed, *decision.passed))
+
+
+def _latest(*spells: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(spells))[-PASSED_KEPT:]
 
 
 def on_erased(decision: Decision, recorded_at: int, snapshot: Snapshot, definition: Definition) -> Outcome:
