@@ -62,10 +62,9 @@ class Component(Generic[S]):
     """One feature of the profile, whole.
 
     `state`: type of the part, as msgspec decodes it · `empty`: makes the neutral element · `folds`: kind → fold ·
-    `merge`: commutative, associative, pure, result not aliased · `summary`: (state, at_ms) → what REST shows ·
-    `counts`: the kinds this component counts itself
-    (value: the property without which it does not, "" = always), so that behaviour does not count them again ·
-    `occurrences`: what its map knows to have happened.
+    `merge`: commutative, associative, pure, shares nothing that can change · `summary`: (state, at_ms) → what REST
+    shows · `counts`: the kinds this component counts itself (value: the property without which it does not, "" =
+    always), so that behaviour does not count them again · `occurrences`: what its map knows to have happened.
     """
 
     name: str

@@ -38,32 +38,52 @@ def _values(declared: Property) -> st.SearchStrategy[Any]:
     return _BY_TYPE[declared.type]
 
 
-def _properties(kind: Kind) -> st.SearchStrategy[dict[str, Any]]:
+def _properties(kind: Kind, same_ids: bool) -> st.SearchStrategy[dict[str, Any]]:
+    told = {declared.name: _values(declared) for declared in kind.properties}
+    if same_ids:
+        told.update({p.name: st.just("1") for p in kind.properties if p.type == "id"})
+    always = {p.name for p in kind.properties if p.required or (same_ids and p.type == "id")}
     sent = st.fixed_dictionaries(
-        {declared.name: _values(declared) for declared in kind.properties if declared.required},
-        optional={declared.name: _values(declared) for declared in kind.properties if not declared.required},
+        {name: values for name, values in told.items() if name in always},
+        optional={name: values for name, values in told.items() if name not in always},
     )
     return sent.map(lambda properties: normalise(kind.name, properties, default_currency="EUR"))
 
 
-properties_of = {kind.name: _properties(kind) for kind in KINDS.values()}
-"""Kind → properties as the log keeps them, each optional one present or not."""
-
-_IDS = st.integers(0, 255).map(lambda number: bytes((number,)) * 16)
+_IDS = st.integers(0, 3).map(lambda number: bytes((number,)) * 16)
 
 
-def _of_kind(kind: str) -> st.SearchStrategy[Touchpoint]:
+def _of_kind(kind: str, same_ids: bool) -> st.SearchStrategy[Touchpoint]:
     def build(own_id: bytes, at: int, channel: str, leaf: bytes, properties: dict[str, Any]) -> Touchpoint:
         return Touchpoint(own_id, day_of(at), kind, channel, (leaf,), at, None, properties, {})
 
     channels = st.sampled_from([KINDS[kind].channel, *CHANNELS[:2]])
-    return st.builds(build, _IDS, moments, channels, leaves, properties_of[kind])
+    return st.builds(build, _IDS, moments, channels, leaves, _properties(KINDS[kind], same_ids))
 
 
-def touchpoints(kinds: tuple[str, ...] = tuple(KINDS)) -> st.SearchStrategy[tuple[Touchpoint, int]]:
-    """One touchpoint and the trust of the key that brought it; ids are drawn from few, so they tie across sources."""
-    return st.tuples(st.one_of([_of_kind(kind) for kind in kinds]), trusts)
+def touchpoints(
+    kinds: tuple[str, ...] = tuple(KINDS), same_ids: bool = False
+) -> st.SearchStrategy[tuple[Touchpoint, int]]:
+    """One touchpoint and the trust of the key that brought it.
+
+    Touchpoint ids are drawn from few, so that they tie across sources; with `same_ids` all business keys are "1".
+    """
+    return st.tuples(st.one_of([_of_kind(kind, same_ids) for kind in kinds]), trusts)
 
 
-histories = st.lists(touchpoints(), max_size=14)
-"""What happened to one customer: (touchpoint, trust) in some order."""
+_MEETING = (
+    ("purchased", "refunded"),
+    ("ticket_opened", "ticket_resolved", "ticket_reopened"),
+    ("call_made",),
+    ("complained",),
+    ("survey_answered",),
+    ("email_delivered", "email_opened", "push_opened"),
+    ("subscription_started", "subscription_renewed", "subscription_cancelled", "payment_failed"),
+    ("identified", "grouped"),
+    ("page_viewed", "ticket_replied"),
+)
+histories = st.one_of(
+    st.lists(touchpoints(), max_size=14),
+    *(st.lists(touchpoints(kinds, same_ids=True), min_size=2, max_size=8) for kinds in _MEETING),
+)
+"""What happened to one customer: (touchpoint, trust) in some order; mostly reports of one thing, so that they meet."""

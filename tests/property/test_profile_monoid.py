@@ -2,7 +2,7 @@
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.events import Touchpoint
@@ -28,6 +28,7 @@ def merged_as_tree(parts: list[Profile], dice: random.Random) -> Profile:
     return parts[0]
 
 
+@settings(max_examples=400)
 @given(histories, st.randoms(use_true_random=False))
 def test_order_does_not_show(history: History, dice: random.Random) -> None:
     shuffled = list(history)
@@ -35,6 +36,7 @@ def test_order_does_not_show(history: History, dice: random.Random) -> None:
     assert encode(folded(shuffled)) == encode(folded(history))
 
 
+@settings(max_examples=400)
 @given(histories, st.integers(1, 5), st.randoms(use_true_random=False))
 def test_any_split_and_merge_tree_gives_the_same_bytes(history: History, ways: int, dice: random.Random) -> None:
     parts: list[History] = [[] for _ in range(ways)]

@@ -206,6 +206,11 @@ def test_traits_by_their_last_writer() -> None:
     assert traits(profile) == {"group_id": "acme", "plan": "pro"}
 
 
+def test_writers_of_one_id_and_time_agree_in_any_order() -> None:
+    two = [a_touchpoint("identified", id="same", traits={"plan": plan}) for plan in ("free", "pro")]
+    assert encode(a_profile(*two)) == encode(a_profile(*reversed(two)))
+
+
 def test_activity_counts_keyed_facts_once_and_nothing_the_house_did() -> None:
     profile = a_profile(
         a_touchpoint(),
