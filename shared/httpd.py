@@ -19,8 +19,10 @@ from shared.docs_page import add_docs
 from shared.errors import (
     Conflict,
     InvalidField,
+    NotAccepting,
     NotAllowed,
     NotFound,
+    OutcomeUnknown,
     RaftarError,
     Rejected,
     Retryable,
@@ -49,6 +51,11 @@ _STATUS: tuple[tuple[type[RaftarError], int], ...] = (
     (Conflict, 409),
     (Stopped, 503),
 )
+_LOGS_WORDS: dict[type[RaftarError], str] = {
+    NotAccepting: "the log takes nothing now; try again",
+    OutcomeUnknown: "the log did not confirm; send the same again, what is there already is recognised",
+}
+"""The log's own words name brokers and files; callers get the same advice without them."""
 _CODES = {400: "invalid_request", 401: "not_allowed", 403: "missing_scope", 404: "not_found", 405: "method_not_allowed",
           408: "too_slow", 409: "conflict", 413: "too_large", 415: "unknown_media_type"}  # fmt: skip
 STOPPED_RETRY_SECONDS = 30
@@ -145,7 +152,7 @@ def problem_of(error: RaftarError) -> Problem:
     """The flat body of an error. Only errors raised on purpose come here: their messages quote no personal data."""
     if isinstance(error, Rejected | Retryable):
         field = error.field if isinstance(error, InvalidField) else ""
-        return problem(error.code, str(error), field)
+        return problem(error.code, _LOGS_WORDS.get(type(error)) or str(error), field)
     if isinstance(error, Conflict):
         return problem("conflict", str(error) or "somebody else was first; reload and try again")
     if isinstance(error, Stopped):
@@ -184,6 +191,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status == 500:
         return await _answer_fault(request, error)
+    if status == 503:
+        _log.warning("not now", path=route_of(request.scope), error=type(error).__name__, reason=str(error))
     return json_response(problem_of(error), status, headers_of(error))
 
 

@@ -24,6 +24,12 @@ SENDERS_SECONDS = 20.0
 """How long closing waits for requests in flight before it asks the caller to come again."""
 
 
+class StillWriting(NotAccepting):
+    """Touchpoints of the import are still on their way into the log."""
+
+    code = "import_in_flight"
+
+
 @dataclass(slots=True)
 class Import:
     """One import. `closing`: takes nothing new · `in_flight`: requests not yet answered · times in epoch ms;
@@ -39,6 +45,13 @@ class Import:
     in_flight: int = 0
     closed_at: int | None = None
     idle: bool = False
+
+    @property
+    def state(self) -> str:
+        """`open`, `closing` (takes nothing new, not yet said everywhere) or `closed`."""
+        if self.closed_at is not None:
+            return "closed"
+        return "closing" if self.closing else "open"
 
 
 class Imports:
@@ -89,7 +102,7 @@ class Imports:
         await self._say(fact)
         found = self._all.get((workspace, fact.import_id))
         if found is None:
-            raise NotAccepting("the import was started, but this door has not read of it yet; try again")
+            raise StillWriting("the import was started, but this door has not read of it yet; try again")
         return found
 
     async def finish(self, workspace: str, import_id: str, idle: bool = False) -> Import:
@@ -135,7 +148,7 @@ class Imports:
                 while one.in_flight:
                     await self._left.wait()
         except TimeoutError:
-            raise NotAccepting("touchpoints of this import are still being written; finish it again") from None
+            raise StillWriting("touchpoints of this import are still being written; finish it again") from None
 
     async def _say(self, fact: ImportStarted | ImportClosed) -> None:
         [position] = await self._topics.append(DEFINITIONS, [Outgoing(0, encode(fact))])

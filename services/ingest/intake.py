@@ -16,7 +16,7 @@ from services.ingest.metrics import Counts
 from services.ingest.senders import Senders
 from services.ingest.wire import Envelope, Item, is_deduplicable
 from shared.clock import Clock
-from shared.errors import InvalidField, NotAccepting, OutcomeUnknown, RaftarError, TooLarge
+from shared.errors import InvalidField, NotAccepting, RaftarError, TooLarge
 from shared.ids import derived_id
 from shared.log.port import Log, Outgoing
 from shared.topics import FAILED_PARTITIONS, TOUCHPOINTS, TOUCHPOINTS_FAILED
@@ -195,7 +195,7 @@ class Intake:
             self._health.failed(code)
             self._counts.append_failed(code)
             _log.warning("append failed", topic=topic, code=code, reason=str(error))
-            raise _for_clients(error) from error
+            raise
         self._health.worked()
         self._counts.append_seconds.observe(self._clock.monotonic() - began)
 
@@ -203,16 +203,6 @@ class Intake:
         for result in results:
             if isinstance(result, Refused):
                 self._counts.refused(result.code)
-
-
-def _for_clients(error: RaftarError) -> RaftarError:
-    """The same advice without the log's own words, which name brokers and files."""
-    if isinstance(error, NotAccepting):
-        return NotAccepting("the log takes nothing now; try again", error.retry_after_seconds)
-    if isinstance(error, OutcomeUnknown):
-        again = "the log did not confirm; send the same again, what is there already is recognised"
-        return OutcomeUnknown(again, error.retry_after_seconds)
-    return error
 
 
 def _refusal(result: Result) -> InvalidField:

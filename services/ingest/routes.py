@@ -61,6 +61,7 @@ class ImportShown(BaseModel):
     """A history import. `idle`: the door closed it because nothing came for an hour."""
 
     import_id: str
+    state: Literal["open", "closing", "closed"]
     source: str
     started_at: datetime
     closed_at: datetime | None
@@ -179,6 +180,7 @@ def _key_shown(key: Key) -> KeyShown:
 def _import_shown(one: Import) -> ImportShown:
     return ImportShown(
         import_id=one.import_id,
+        state=one.state,
         source=one.source,
         started_at=_moment(one.started_at),
         closed_at=None if one.closed_at is None else _moment(one.closed_at),
