@@ -29,9 +29,7 @@ def reading_of(snapshot: Snapshot) -> Reading:
 
 
 @given(repeat_days, definitions)
-def test_the_crossing_is_the_first_millisecond_of_the_predicate_itself(
-    numbers: list[int], definition: Definition
-) -> None:
+def test_the_crossing_is_the_predicates_first_millisecond(numbers: list[int], definition: Definition) -> None:
     reading = reading_of(bought(*numbers))
     crossed_at = crossing(definition, reading)
     assert crossed_at is not None

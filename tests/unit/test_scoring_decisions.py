@@ -13,10 +13,11 @@ from services.scoring.domain.alerts import (
 )
 from services.scoring.domain.conditions import Reading
 from services.scoring.domain.decision import INITIAL, Decision, advance, due, hold, on_change
+from services.scoring.domain.definitions import Definition
 from services.scoring.domain.reasons import churn_risk
 from services.scoring.domain.silence import crossing, silent
 from services.scoring.domain.snapshot import Snapshot, buying
-from shared.events import PUBLIC
+from shared.events import PUBLIC, FactRef
 from shared.ids import DAY_MS
 from tests.unit.scoring_cases import DEFINITION, LEAF, a_definition, a_fact, alerts_of, bought, day, live, names
 
@@ -211,13 +212,13 @@ def test_one_silence_is_one_alert_and_ends_as_lost() -> None:
         a_fact("survey_answered", day(31), metric="nps", score=6),
     ],
 )
-def test_a_bad_experience_is_told_at_once_with_its_fact(fact: object) -> None:
+def test_a_bad_experience_is_told_at_once_with_its_fact(fact: FactRef) -> None:
     decision = live(REGULAR)
-    outcome = on_change(decision, REGULAR, REGULAR, (fact,), day(31) + 7, None, DEFINITION)  # type: ignore[arg-type]
+    outcome = on_change(decision, REGULAR, REGULAR, (fact,), day(31) + 7, None, DEFINITION)
     assert names(outcome) == ["alert.raised"]
     assert outcome.transitions[0].at == day(31) + 7
     assert outcome.transitions[0].reasons.facts == (fact,)
-    assert names(on_change(outcome.decision, REGULAR, REGULAR, (fact,), day(40), None, DEFINITION)) == []  # type: ignore[arg-type]
+    assert names(on_change(outcome.decision, REGULAR, REGULAR, (fact,), day(40), None, DEFINITION)) == []
     assert alerts_of(outcome)[0].expires_at == day(121)
 
 
@@ -231,8 +232,8 @@ def test_a_bad_experience_is_told_at_once_with_its_fact(fact: object) -> None:
         a_fact("complained", day(-60)),
     ],
 )
-def test_what_is_not_bad_or_is_long_past_is_not_told(fact: object) -> None:
-    assert names(on_change(live(REGULAR), REGULAR, REGULAR, (fact,), day(31), None, DEFINITION)) == []  # type: ignore[arg-type]
+def test_what_is_not_bad_or_is_long_past_is_not_told(fact: FactRef) -> None:
+    assert names(on_change(live(REGULAR), REGULAR, REGULAR, (fact,), day(31), None, DEFINITION)) == []
 
 
 def complaint() -> Decision:
@@ -277,9 +278,9 @@ def test_a_purchase_of_too_little_trust_neither_counts_nor_closes() -> None:
     assert "secret" in decision_reasons(trusted)[0]
 
 
-def decision_reasons(definition: object) -> tuple[str, ...]:
+def decision_reasons(definition: Definition) -> tuple[str, ...]:
     """What would clear the silence alert of the regular customer under `definition`."""
-    outcome = advance(live(REGULAR, definition), REGULAR, CROSSED + 1, definition)  # type: ignore[arg-type]
+    outcome = advance(live(REGULAR, definition), REGULAR, CROSSED + 1, definition)
     return outcome.transitions[-1].reasons.clears
 
 

@@ -26,10 +26,15 @@ def test_age_at_which_half_are_gone(x: int, t_x: float, age: float) -> None:
     assert mbg.p_alive(P, x, t_x, mbg.age_at_p_alive(P, x, t_x, 0.5)) == pytest.approx(0.5, abs=1e-12)
 
 
+def test_below_from_the_first_order_on() -> None:
+    assert mbg.age_at_p_buy(P, 0, 0.0, QUARTER, 0.3) == 0.0
+
+
 @pytest.mark.parametrize(
     ("x", "t_x", "age"), [(1, 4.0, 12.36), (2, 30.43, 42.36), (5, 20.0, 34.82), (26, 30.86, 37.35)]
 )
 def test_age_at_which_a_purchase_within_a_quarter_falls_to_three_tenths(x: int, t_x: float, age: float) -> None:
+    assert mbg.age_at_p_buy(P, x, t_x, QUARTER, 0.3) == pytest.approx(age, abs=0.006)
     assert mbg.p_buy(P, x, t_x, age - 0.006, QUARTER) > 0.3 > mbg.p_buy(P, x, t_x, age + 0.006, QUARTER)
 
 

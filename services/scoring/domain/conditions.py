@@ -6,7 +6,7 @@ one way, so that a condition flips at most once by time; that is what makes ever
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.scoring.domain import mbg, rhythm
 from services.scoring.domain.crossing import NEVER_MS, first_true
@@ -37,12 +37,16 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What conditions are asked about. `same_spell`: no purchase since the present stage was entered."""
+    """What conditions are asked about. `same_spell`: no purchase since the present stage was entered.
+
+    `flips` remembers what `flip_of` found; share it only between readings of the same purchases, contract and model.
+    """
 
     buying: Buying | None
     contract_ended_at: int | None
     model: Model
     same_spell: bool = False
+    flips: dict["Condition", int | None] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +183,30 @@ def all_hold(conditions: tuple[Condition, ...], reading: Reading, at: int) -> bo
 
 def flip_after(condition: Condition, reading: Reading, at: int) -> int | None:
     """The first instant after `at` at which the condition is not what it is at `at`; None when time never flips it."""
-    if _timeless(condition, reading):
-        return None
-    was = holds(condition, reading, at)
-    if was and condition.time_can_only_make_it_true:
-        return None
-    return first_true(lambda t: holds(condition, reading, t) != was, at, at + NEVER_MS, _hint(condition, reading))
+    flip = flip_of(condition, reading)
+    return flip if flip is not None and flip > at else None
 
 
-def _timeless(condition: Condition, reading: Reading) -> bool:
+def flip_of(condition: Condition, reading: Reading) -> int | None:
+    """The one instant at which time flips the condition, on what is known; None when it never does."""
+    if condition not in reading.flips:
+        start = _start(condition, reading)
+        reading.flips[condition] = None if start is None else _flip_since(condition, reading, start)
+    return reading.flips[condition]
+
+
+def _flip_since(condition: Condition, reading: Reading, start: int) -> int | None:
+    was = holds(condition, reading, start)
+    return first_true(lambda t: holds(condition, reading, t) != was, start, start + NEVER_MS, _hint(condition, reading))
+
+
+def _start(condition: Condition, reading: Reading) -> int | None:
+    """An instant up to which the feature has not moved yet; None for one that time does not move."""
     if condition.feature == "contract_over":
-        return reading.contract_ended_at is None
-    return condition.course == CONSTANT or reading.buying is None
+        return None if reading.contract_ended_at is None else reading.contract_ended_at - 1
+    if condition.course == CONSTANT or reading.buying is None:
+        return None
+    return reading.buying.first_at - 1
 
 
 def _hint(condition: Condition, reading: Reading) -> int | None:
@@ -208,6 +224,10 @@ def _hint(condition: Condition, reading: Reading) -> int | None:
         return b.first_at + int(threshold)
     if condition.feature == "gaps_silent":
         return b.last_at + int(threshold * usual_gap_ms(b, model))
+    if condition.feature == "p_buy" and 0.0 < threshold < 1.0:
+        x, t_x, _ = times_of(b, model, b.last_at)
+        age = mbg.age_at_p_buy(model.parameters, x, t_x, model.horizon_ms / model.unit_ms, threshold)
+        return b.first_at + int(age * model.unit_ms)
     if condition.feature == "rhythm" and 0.0 < threshold < 1.0:
         return b.last_at + int(rhythm.quantile(model.gap_shape, threshold) * usual_gap_ms(b, model) / model.gap_shape)
     return None
