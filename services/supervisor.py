@@ -81,7 +81,7 @@ class Supervisor:
             env=dict(child.environment),
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=partial(_end_with, os.getpid()) if sys.platform == "linux" else None,
+            preexec_fn=partial(end_with, os.getpid()),
         )
         self._processes[child.name] = process
         ended = asyncio.create_task(process.wait())
@@ -119,9 +119,10 @@ def ending(code: int) -> str:
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork: a fork may not load libraries
 
 
-def _end_with(parent: int) -> None:
-    """Runs in the child between fork and exec: SIGTERM when the parent dies, however it dies."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with(parent: int) -> None:
+    """Runs in a child between fork and exec: SIGTERM when the parent dies, however it dies. On Linux alone."""
+    if _libc is None:
+        return
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died before the call above
         os._exit(1)

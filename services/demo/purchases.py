@@ -19,9 +19,9 @@ from importlib.resources import files
 from io import TextIOWrapper
 from typing import Any, NamedTuple
 
-from services.scoring.domain.conditions import Model, Reading, all_hold
+from services.scoring.domain.conditions import Reading, all_hold
 from services.scoring.domain.crossing import NEVER_MS, first_true
-from services.scoring.domain.pack import Pack
+from services.scoring.domain.definitions import Definition
 from services.scoring.domain.snapshot import Purchase, Snapshot, buying
 from shared.events import SECRET
 from shared.ids import DAY_MS, derived_id, uuid_text
@@ -59,37 +59,28 @@ def purchases() -> dict[str, list[Bought]]:
         return _by_customer(csv.DictReader(text))
 
 
-def plan(
-    bought: Mapping[str, Sequence[Bought]],
-    now_ms: int,
-    first_ms: int,
-    spacing_ms: int,
-    count: int,
-    pack: Pack,
-    model: Model,
-) -> Plan:
-    """Bring `count` crossings to `now_ms + first_ms`, then one every `spacing_ms`; the rest stays where hashes put it.
+def plan(bought: Mapping[str, Sequence[Bought]], now_ms: int, wanted: Sequence[int], definition: Definition) -> Plan:
+    """Bring one crossing to each instant of `wanted` (epoch ms, ascending); the rest stays where hashes put it.
 
-    Customers with most purchases come first. Fewer than `count` when the rules leave fewer within reach.
+    Customers with most purchases come first. Fewer crossings than wanted when the rules leave fewer within reach.
     """
     offsets_ms = {customer: _hashed_offset_ms(customer) for customer in bought}
     crossings: dict[str, int] = {}
+    instants = list(wanted)
     for customer in sorted(bought, key=lambda name: (-len(bought[name]), name)):
-        wanted = now_ms + first_ms + len(crossings) * spacing_ms
-        latest = crossing(bought[customer], now_ms, 0, pack, model)
-        if latest is not None and 0 <= latest - wanted < DAY_MS:
-            offsets_ms[customer] = latest - wanted
-            crossings[customer] = wanted
-        if len(crossings) == count:
-            break
+        latest = crossing(bought[customer], now_ms, 0, definition) if instants else None
+        if latest is not None and 0 <= latest - instants[0] < DAY_MS:
+            crossings[customer] = instants.pop(0)
+            offsets_ms[customer] = latest - crossings[customer]
     return Plan(now_ms, offsets_ms, crossings)
 
 
-def crossing(rows: Sequence[Bought], now_ms: int, offset_ms: int, pack: Pack, model: Model) -> int | None:
+def crossing(rows: Sequence[Bought], now_ms: int, offset_ms: int, definition: Definition) -> int | None:
     """When the silence after the last of `rows` crosses the pack's rule: epoch ms, None for never. Days are UTC."""
+    pack = definition.pack
     times = [_at(row, now_ms, offset_ms) for row in rows]
     known = tuple(sorted(Purchase(at, str(n), b"", SECRET, at // DAY_MS) for n, at in enumerate(times)))
-    reading = Reading(buying(Snapshot("", known), day_ms=pack.day_ms), None, model)
+    reading = Reading(buying(Snapshot("", known), day_ms=pack.day_ms), None, definition.model)
     return first_true(lambda t: all_hold(pack.silence.when, reading, t), times[-1], times[-1] + NEVER_MS)
 
 
@@ -104,7 +95,7 @@ def touchpoints(bought: Mapping[str, Sequence[Bought]], planned: Plan) -> Iterat
                 "user_id": user_id(customer),
                 "occurred_at": _at(row, planned.now_ms, planned.offsets_ms[customer]),
                 "properties": {
-                    "order_id": f"cdnow-{row.row}",
+                    "order_id": order_id(row),
                     "amount": row.amount_usd,
                     "currency": CURRENCY,
                     "items": row.cds,
@@ -115,6 +106,11 @@ def touchpoints(bought: Mapping[str, Sequence[Bought]], planned: Plan) -> Iterat
 def user_id(customer: str) -> str:
     """The identifier the demo gives a CDNOW customer."""
     return f"cdnow-{customer}"
+
+
+def order_id(row: Bought) -> str:
+    """The order id the demo gives a row of the log."""
+    return f"cdnow-{row.row}"
 
 
 def _at(row: Bought, now_ms: int, offset_ms: int) -> int:
