@@ -13,7 +13,7 @@ import msgspec
 from services.profiles.domain.identity import Assertion, assertion, holding
 from services.profiles.domain.personal import newest_rows, personal_rows
 from services.profiles.domain.rows import LeafRow, ParkedRow, PersonalRow, TouchpointKey, TouchpointRow
-from services.profiles.domain.step import Command, Fresh, Streak, Wanted, World
+from services.profiles.domain.step import Command, Fresh, House, Streak, Wanted, World
 from services.profiles.ports import Store, Transaction
 from shared.checkpoint import Claim
 from shared.codec import Unknown, decode
@@ -93,7 +93,7 @@ class TouchpointsProjection:
     """Folds `touchpoints` into leaves, customers and their changes."""
 
     store: Store
-    partitions: int
+    house: House
     open_sealed: Open
     tally: Tally = field(default_factory=Tally)
     streaks: dict[int, Streak] = field(default_factory=dict)
@@ -300,7 +300,7 @@ class Step:
         for _ in range(ATTEMPTS_MAX):
             try:
                 async with transaction.attempt():
-                    world, rows = await _load(transaction, self._projection.partitions, wanted)
+                    world, rows = await _load(transaction, self._projection.house, wanted)
                     tell(world)
                     return world, rows
             except Wanted as more:
@@ -345,7 +345,7 @@ class _Wants:
         self.customers |= more.customers
 
 
-async def _load(transaction: Transaction, partitions: int, wanted: _Wants) -> tuple[World, dict[bytes, LeafRow]]:
+async def _load(transaction: Transaction, house: House, wanted: _Wants) -> tuple[World, dict[bytes, LeafRow]]:
     rows = await transaction.lock(wanted.leaves) if wanted.leaves else {}
     members: dict[bytes, frozenset[bytes]] = {}
     if wanted.customers:
@@ -358,7 +358,7 @@ async def _load(transaction: Transaction, partitions: int, wanted: _Wants) -> tu
             for leaf in said.pair:
                 if leaf in held:
                     held[leaf].append(said)
-    return World(partitions, rows, members, {leaf: tuple(found) for leaf, found in held.items()}), rows
+    return World(house, rows, members, {leaf: tuple(found) for leaf, found in held.items()}), rows
 
 
 def _ties(fresh: Sequence[Fresh]) -> Iterator[Assertion]:

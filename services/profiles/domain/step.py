@@ -35,7 +35,6 @@ from shared.events import (
     TouchpointsRecorded,
 )
 from shared.ids import derived_id, partition_of
-from shared.log.port import RECORD_BYTES_MAX
 from shared.outbox import Parcel
 from shared.topics import PROFILE_CHANGES, TOUCHPOINTS
 from shared.vocabulary import fact_ref
@@ -52,6 +51,13 @@ class Wanted(Exception):
     def __init__(self, leaves: Iterable[bytes] = (), customers: Iterable[bytes] = ()) -> None:
         super().__init__("more rows are wanted")
         self.leaves, self.customers = frozenset(leaves), frozenset(customers)
+
+
+class House(NamedTuple):
+    """What a step must know of the house: partitions of the log, and the largest record it takes."""
+
+    partitions: int
+    record_bytes_max: int
 
 
 class Fresh(NamedTuple):
@@ -99,13 +105,13 @@ class World:
 
     def __init__(
         self,
-        partitions: int,
+        house: House,
         rows: Mapping[bytes, LeafRow],
         members: Mapping[bytes, frozenset[bytes]],
         held: Mapping[bytes, tuple[Assertion, ...]],
     ) -> None:
         self.outcome = Outcome()
-        self._partitions = partitions
+        self._partitions, self._record_bytes_max = house
         self._before = dict(rows)
         self._rows = dict(rows)
         self._members = dict(members)
@@ -387,8 +393,8 @@ class World:
 
     def _send(self, customer: bytes, fact: Fact) -> None:
         value = encode(fact)
-        if len(value) > RECORD_BYTES_MAX and isinstance(fact, ProfileChanged):
-            reason = f"its state has {len(value)} bytes, a record {RECORD_BYTES_MAX} at most"
+        if len(value) > self._record_bytes_max and isinstance(fact, ProfileChanged):
+            reason = f"its state has {len(value)} bytes, a record {self._record_bytes_max} at most"
             parked = CustomerParked(fact.workspace, customer, fact.version, fact.recorded_at, reason)
             place = (PROFILE_CHANGES, partition_of(customer, self._partitions), fact.version, -1)
             self.outcome.parked.append(ParkedRow(*place, fact.workspace, "", reason, value, fact.recorded_at))

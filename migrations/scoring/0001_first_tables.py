@@ -1,0 +1,117 @@
+"""First tables of scoring."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "scoring_0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    op.create_table(
+        "alert",
+        sa.Column("id", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.Column("moves", sa.BigInteger(), nullable=False),
+        sa.Column("policy", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("raised_at", sa.BigInteger(), nullable=False),
+        sa.Column("risk_ppm", sa.Integer(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("alert_by_customer", "alert", ["customer"], unique=False)
+    op.create_index("alert_by_leaf", "alert", ["leaf"], unique=False)
+    op.create_index("alert_by_time", "alert", ["workspace", "raised_at", "id"], unique=False)
+    op.create_table(
+        "checkpoint",
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("frontier", sa.BigInteger(), nullable=False),
+        sa.Column("last_position", sa.BigInteger(), nullable=False),
+        sa.Column("last_checksum", sa.BigInteger(), nullable=False),
+        sa.Column("log_identity", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "partition"),
+    )
+    op.create_table(
+        "decision",
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.LargeBinary(), nullable=False),
+        sa.Column("decision", sa.LargeBinary(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=True),
+        sa.Column("absorbed_into", sa.LargeBinary(), nullable=False),
+        sa.Column("parked", sa.Text(), nullable=False),
+        sa.Column("held", sa.Integer(), nullable=False),
+        sa.Column("armed_version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("customer"),
+        postgresql_with={"fillfactor": 70},
+    )
+    op.create_index(
+        "decision_due",
+        "decision",
+        ["partition", "due_at"],
+        unique=False,
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.create_index(
+        "decision_held",
+        "decision",
+        ["partition", "customer"],
+        unique=False,
+        postgresql_where=sa.text("held > 0"),
+        sqlite_where=sa.text("held > 0"),
+    )
+    op.create_table(
+        "import_passed",
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("import_id", sa.Text(), nullable=False),
+        sa.Column("from_partition", sa.Integer(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("partition", "import_id", "from_partition"),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("key", sa.LargeBinary(), nullable=False),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("outbox_by_partition", "outbox", ["partition", "seq"], unique=False)
+
+
+def downgrade() -> None:
+    """Drop them."""
+    op.drop_index("outbox_by_partition", table_name="outbox")
+    op.drop_table("outbox")
+    op.drop_table("import_passed")
+    op.drop_index(
+        "decision_held", table_name="decision", postgresql_where=sa.text("held > 0"), sqlite_where=sa.text("held > 0")
+    )
+    op.drop_index(
+        "decision_due",
+        table_name="decision",
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.drop_table("decision")
+    op.drop_table("checkpoint")
+    op.drop_index("alert_by_time", table_name="alert")
+    op.drop_index("alert_by_leaf", table_name="alert")
+    op.drop_index("alert_by_customer", table_name="alert")
+    op.drop_table("alert")

@@ -1,0 +1,236 @@
+"""The scoring step: a batch of profile changes, or what fell due, in one transaction (design §4, §5, §7).
+
+The shell of `domain.step`: it locks what the Book needs and writes what the Book says. It decides nothing itself.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from services.scoring.domain.rows import AlertRow
+from services.scoring.domain.step import Book, Change, Counts, Rules, Setting, Wanted
+from services.scoring.domain.watermark import Heard
+from services.scoring.ports import Store, Transaction
+from shared.checkpoint import Claim
+from shared.clock import Clock
+from shared.codec import Unknown, decode
+from shared.errors import Conflict, NewerVersion, Poison
+from shared.events import CustomerAbsorbed, Fact, ImportPassed, ProfileChanged
+from shared.log.port import Batch, Record
+from shared.topics import PROFILE_CHANGES
+
+ATTEMPTS_MAX = 100
+PAGE = 500
+DEFINITIONS_AGE_SECONDS_MAX = 2.0
+DUE_HINT_SECONDS = 1.0
+"""How long a remembered earliest due time is believed: a join from another partition may have armed somebody sooner."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the step counts beside the Book's counts; shown as metrics."""
+
+    counts: Counts = field(default_factory=Counts)
+    fired: int = 0
+    released: int = 0
+    unknown: int = 0
+    undecodable: int = 0
+    definitions_too_old: int = 0
+    restarts: int = 0
+
+
+@dataclass(slots=True)
+class ChangesProjection:
+    """Folds `profile-changes` into decisions, and fires what is due.
+
+    `rules` of a workspace; `rules_age_seconds`: how old the reading of `definitions` is.
+    """
+
+    store: Store
+    clock: Clock
+    partitions: int
+    rules: Callable[[str], Rules]
+    rules_age_seconds: Callable[[], float]
+    heard: Heard
+    tally: Tally = field(default_factory=Tally)
+    topic: str = PROFILE_CHANGES
+    _epochs: dict[int, int] = field(default_factory=dict)
+    _hints: dict[int, tuple[float, int | None]] = field(default_factory=dict)
+
+    # --- changes ----------------------------------------------------------------------------------------------
+
+    async def fold(self, claim: Claim, batch: Batch) -> Claim:
+        """Fold a batch; returns the moved claim. Raises Fenced, Stopped."""
+        self._notice(claim)
+        watermark = self.heard.watermark(claim.partition)
+        facts, records, next_position = self._decoded(batch)
+        changes = [fact for fact in facts if isinstance(fact, Change)]
+        async with self.store.transaction() as transaction:
+            moved = await transaction.move(claim, claim.past(records, next_position))
+            for fact in facts:
+                if isinstance(fact, ImportPassed):
+                    await transaction.note_import(claim.partition, fact.import_id, fact.partition, fact.workspace)
+            if changes:
+                await self._take(transaction, changes, watermark)
+        self._hints.pop(claim.partition, None)
+        self.heard.folded(claim.partition, moved.position)
+        return moved
+
+    def _notice(self, claim: Claim) -> None:
+        """A new epoch is a new owner: what was heard before does not count."""
+        if self._epochs.get(claim.partition) != claim.epoch:
+            self._epochs[claim.partition] = claim.epoch
+            self._hints.pop(claim.partition, None)
+            self.heard.acquired(claim.partition, claim.position)
+
+    def _decoded(self, batch: Batch) -> tuple[list[Fact], Sequence[Record], int]:
+        facts: list[Fact] = []
+        for index, record in enumerate(batch.records):
+            try:
+                fact = decode(record.value)
+            except Poison:
+                self.tally.undecodable += 1
+                continue
+            except NewerVersion:
+                if index == 0:
+                    raise
+                return facts, batch.records[:index], record.position
+            if isinstance(fact, Unknown):
+                self.tally.unknown += 1
+            else:
+                facts.append(fact)
+        return facts, batch.records, batch.next_position
+
+    async def _take(self, transaction: Transaction, changes: Sequence[Change], watermark: int | None) -> None:
+        customers = {fact.customer: fact.workspace for fact in changes}
+        customers |= {fact.into: fact.workspace for fact in changes if isinstance(fact, CustomerAbsorbed)}
+        leaves = {place.leaf for fact in changes if isinstance(fact, ProfileChanged) for place in fact.leaves}
+        found = await transaction.alerts_of_leaves(leaves) if leaves else []
+        donors = {leaf: list(rows) for leaf, rows in groupby(sorted(found, key=_leaf_and_id), key=lambda row: row.leaf)}
+        customers = {row.customer: row.workspace for row in found} | customers
+
+        def tell(book: Book) -> None:
+            for fact in changes:
+                book.change(fact, watermark, donors)
+
+        await self._step(transaction, customers, [row.id for row in found], tell)
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    async def turn(self, claim: Claim) -> Claim:
+        """Fire what is due below the watermark, release finished imports, arm anew after a new definition."""
+        self._notice(claim)
+        watermark = self.heard.watermark(claim.partition)
+        if watermark is None:
+            return claim
+        if self.rules_age_seconds() > DEFINITIONS_AGE_SECONDS_MAX:
+            self.tally.definitions_too_old += 1
+            return claim
+        if self._nothing_due(claim.partition, watermark):
+            return claim
+        claim = await self._fire(claim, watermark)
+        claim = await self._release(claim, watermark)
+        next_due = await self.store.next_due(claim.partition)
+        self._hints[claim.partition] = self.clock.monotonic() + DUE_HINT_SECONDS, next_due
+        return claim
+
+    def _nothing_due(self, partition: int, watermark: int) -> bool:
+        """Whether a fresh enough look at the earliest due time says there is nothing to do."""
+        until, next_due = self._hints.get(partition, (0.0, None))
+        return self.clock.monotonic() < until and (next_due is None or next_due >= watermark)
+
+    async def _fire(self, claim: Claim, watermark: int) -> Claim:
+        while due := await self.store.due(claim.partition, watermark, PAGE):
+            claim = await self._page(claim, due, lambda book, customer: book.pass_time(customer, watermark))
+            self.tally.fired += len(due)
+        return claim
+
+    async def _release(self, claim: Claim, watermark: int) -> Claim:
+        passed = await self.store.imports_passed(claim.partition)
+        finished = [import_id for import_id, parts in sorted(passed.items()) if parts == self.partitions]
+        after = b""
+        while finished and (page := await self.store.held(claim.partition, after, PAGE)):
+            claim = await self._page(claim, page, lambda book, customer: book.release(customer, finished, watermark))
+            self.tally.released += len(page)
+            after = page[-1][0]
+        return claim
+
+    async def rearm(self, claim: Claim, workspace: str, version: int) -> Claim:
+        """Arm customers of an older definition anew, page by page, up to the watermark."""
+        watermark = self.heard.watermark(claim.partition)
+        while watermark is not None and (
+            page := await self.store.armed_before(claim.partition, workspace, version, PAGE)
+        ):
+            pairs = [(customer, workspace) for customer in page]
+            claim = await self._page(claim, pairs, lambda book, customer: book.pass_time(customer, watermark))
+        return claim
+
+    async def _page(
+        self, claim: Claim, page: Sequence[tuple[bytes, str]], decide: Callable[[Book, bytes], None]
+    ) -> Claim:
+        """Decide a page of customers in one fenced transaction; each row is read again under its lock."""
+
+        def tell(book: Book) -> None:
+            for customer, _ in page:
+                decide(book, customer)
+
+        async with self.store.transaction() as transaction:
+            moved = await transaction.move(claim, claim)
+            await self._step(transaction, dict(page), (), tell)
+        return moved
+
+    # --- locking, and what is written ---------------------------------------------------------------------------
+
+    async def _step(
+        self,
+        transaction: Transaction,
+        customers: Mapping[bytes, str],
+        alerts: Collection[bytes],
+        tell: Callable[[Book], None],
+    ) -> Book:
+        book = await told(transaction, self.setting(), customers, alerts, tell, self.tally)
+        await write(transaction, book)
+        for name in Counts.__struct_fields__:
+            setattr(self.tally.counts, name, getattr(self.tally.counts, name) + getattr(book.counts, name))
+        return book
+
+    def setting(self) -> Setting:
+        """What decisions are taken under now."""
+        return Setting(self.rules, self.clock.now_ms(), self.partitions)
+
+
+async def told(
+    transaction: Transaction,
+    setting: Setting,
+    customers: Mapping[bytes, str],
+    alerts: Collection[bytes],
+    tell: Callable[[Book], None],
+    tally: Tally,
+) -> Book:
+    """A Book with everything it needs under lock, told; starts over with more whenever it wants more."""
+    wanted, ids = dict(customers), set(alerts)
+    for _ in range(ATTEMPTS_MAX):
+        try:
+            async with transaction.attempt():
+                rows = await transaction.lock(wanted)
+                ids |= {alert.id for row in rows.values() for alert in row.decision.alerts}
+                book = Book(setting, rows, await transaction.lock_alerts(ids) if ids else {})
+                tell(book)
+                return book
+        except Wanted as more:
+            wanted = dict.fromkeys(more.customers, "") | wanted
+            ids |= more.alerts
+        tally.restarts += 1
+    raise Conflict(f"no steady view of {len(wanted)} customers after {ATTEMPTS_MAX} attempts")
+
+
+async def write(transaction: Transaction, book: Book) -> None:
+    """Write what a Book changed."""
+    await transaction.save_decisions(book.rows())
+    await transaction.blank_alerts(book.erased)
+    await transaction.save_alerts(book.alerts())
+    await transaction.send(book.parcels)
+
+
+def _leaf_and_id(row: AlertRow) -> tuple[bytes, bytes]:
+    return row.leaf, row.id

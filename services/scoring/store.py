@@ -1,0 +1,171 @@
+"""The scoring database on SQLite and PostgreSQL: every statement of the step, in sets (meanings: `ports.py`)."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.scoring import tables
+from services.scoring.domain.deciding import Decision
+from services.scoring.domain.rows import AlertRow, DecisionRow
+from shared import checkpoint, outbox
+from shared.checkpoint import Claim
+from shared.database import Database, fetch, insert_rows, update_rows
+from shared.ids import partition_of
+from shared.outbox import OutboxSnapshot, Parcel
+
+_DECISION = (
+    "customer", "workspace", "partition", "version", "state", "decision", "due_at", "absorbed_into", "parked", "held",
+    "armed_version",
+)  # fmt: skip
+_ALERT = (
+    "id", "workspace", "customer", "leaf", "moves", "policy", "state", "revision", "raised_at", "risk_ppm", "body",
+)  # fmt: skip
+_PASSED = ("partition", "import_id", "from_partition", "workspace")
+
+_SELECT = f"SELECT {', '.join(_DECISION[:9])} FROM decision"
+_SELECT_ALERT = f"SELECT {', '.join(_ALERT)} FROM alert"
+_REPLACED = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in _ALERT[2:])
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_decode = msgspec.msgpack.Decoder(Decision).decode
+_INITIAL = _encode(Decision())
+
+
+def decision_row(row: Any) -> DecisionRow:
+    """A row of `SELECT` over the first nine columns as a value."""
+    return DecisionRow(row[0], row[1], row[2], row[3], row[4], _decode(row[5]), row[6], row[7], row[8])
+
+
+def _values(row: DecisionRow) -> tuple[Any, ...]:
+    armed = row.decision.version
+    return (
+        row.customer, row.version, row.state, _encode(row.decision), row.due_at, row.absorbed_into, row.parked,
+        len(row.decision.held), armed,
+    )  # fmt: skip
+
+
+class SqlTransaction:
+    """One step on one connection."""
+
+    def __init__(self, connection: AsyncConnection, partitions: int) -> None:
+        self._connection, self._partitions = connection, partitions
+
+    async def move(self, claim: Claim, new: Claim) -> Claim:
+        return await checkpoint.hold(self._connection, claim, new)
+
+    @asynccontextmanager
+    async def attempt(self) -> AsyncIterator[None]:
+        async with self._connection.begin_nested():
+            yield
+
+    async def lock(self, customers: Mapping[bytes, str]) -> dict[bytes, DecisionRow]:
+        wanted = sorted(customers)
+        present = {
+            row.customer
+            for row in await fetch(self._connection, "SELECT customer FROM decision WHERE customer = ANY($1)", wanted)
+        }
+        missing = [c for c in wanted if c not in present and customers[c]]
+        rows = [
+            (c, customers[c], partition_of(c, self._partitions), 0, b"", _INITIAL, None, b"", "", 0, 0) for c in missing
+        ]
+        await insert_rows(self._connection, tables.decision, _DECISION, rows, "ON CONFLICT DO NOTHING")
+        statement = f"{_SELECT} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
+        return {row[0]: decision_row(row) for row in await fetch(self._connection, statement, wanted)}
+
+    async def lock_alerts(self, ids: Collection[bytes]) -> dict[bytes, AlertRow | None]:
+        found: dict[bytes, AlertRow | None] = dict.fromkeys(ids)
+        statement = f"{_SELECT_ALERT} WHERE id = ANY($1) ORDER BY id FOR UPDATE"
+        found.update((row[0], AlertRow(*row)) for row in await fetch(self._connection, statement, sorted(ids)))
+        return found
+
+    async def alerts_of_leaves(self, leaves: Collection[bytes]) -> list[AlertRow]:
+        rows = await fetch(self._connection, f"{_SELECT_ALERT} WHERE leaf = ANY($1)", sorted(leaves))
+        return [AlertRow(*row) for row in rows]
+
+    async def save_decisions(self, rows: Sequence[DecisionRow]) -> None:
+        columns = ("version", "state", "decision", "due_at", "absorbed_into", "parked", "held", "armed_version")
+        await update_rows(self._connection, tables.decision, "customer", columns, [_values(row) for row in rows])
+
+    async def save_alerts(self, rows: Sequence[AlertRow]) -> None:
+        values = sorted(msgspec.structs.astuple(row) for row in rows)
+        await insert_rows(self._connection, tables.alert, _ALERT, values, _REPLACED)
+
+    async def blank_alerts(self, customers: Collection[bytes]) -> None:
+        if customers:
+            statement = "UPDATE alert SET body = $1 WHERE customer = ANY($2)"
+            await fetch(self._connection, statement, b"", sorted(customers))
+
+    async def note_import(self, partition: int, import_id: str, from_partition: int, workspace: str) -> None:
+        row = (partition, import_id, from_partition, workspace)
+        await insert_rows(self._connection, tables.import_passed, _PASSED, [row], "ON CONFLICT DO NOTHING")
+
+    async def send(self, parcels: Sequence[Parcel]) -> None:
+        await outbox.send(self._connection, tables.outbox, parcels)
+
+
+class SqlStore:
+    """The scoring database of a house with `partitions` partitions."""
+
+    def __init__(self, database: Database, partitions: int) -> None:
+        self.database, self._partitions = database, partitions
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlTransaction]:
+        async with self.database.transaction() as connection:
+            yield SqlTransaction(connection, self._partitions)
+
+    async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
+        async with self.database.transaction() as connection:
+            return await checkpoint.acquire(connection, topic, partition, log_identity)
+
+    async def hold(self, moves: Sequence[tuple[Claim, Claim]]) -> list[Claim]:
+        async with self.database.transaction() as connection:
+            return [await checkpoint.hold(connection, claim, new) for claim, new in moves]
+
+    async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
+        async with self.database.snapshot() as connection:
+            rows = await outbox.pending(connection, partitions, limit)
+        return OutboxSnapshot(tuple(rows), {}, len(rows) < limit)
+
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
+        async with self.database.transaction() as connection:
+            held = [await checkpoint.hold(connection, claim, claim) for claim in claims]
+            await outbox.sent(connection, seqs)
+            return held
+
+    async def due(self, partition: int, before: int, limit: int) -> list[tuple[bytes, str]]:
+        statement = (
+            "SELECT customer, workspace FROM decision "
+            "WHERE partition = $1 AND due_at IS NOT NULL AND due_at < $2 ORDER BY due_at LIMIT $3"
+        )
+        return [(row[0], row[1]) for row in await self._read(statement, partition, before, limit)]
+
+    async def next_due(self, partition: int) -> int | None:
+        statement = "SELECT min(due_at) FROM decision WHERE partition = $1 AND due_at IS NOT NULL"
+        found: int | None = (await self._read(statement, partition))[0][0]
+        return found
+
+    async def held(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, str]]:
+        statement = (
+            "SELECT customer, workspace FROM decision "
+            "WHERE partition = $1 AND held > 0 AND customer > $2 ORDER BY customer LIMIT $3"
+        )
+        return [(row[0], row[1]) for row in await self._read(statement, partition, after, limit)]
+
+    async def armed_before(self, partition: int, workspace: str, version: int, limit: int) -> list[bytes]:
+        statement = (
+            "SELECT customer FROM decision WHERE partition = $1 AND due_at IS NOT NULL "
+            "AND workspace = $2 AND armed_version < $3 LIMIT $4"
+        )
+        return [row[0] for row in await self._read(statement, partition, workspace, version, limit)]
+
+    async def imports_passed(self, partition: int) -> dict[str, int]:
+        statement = "SELECT import_id, count(*) FROM import_passed WHERE partition = $1 GROUP BY import_id"
+        return {row[0]: row[1] for row in await self._read(statement, partition)}
+
+    async def _read(self, statement: str, *values: Any) -> list[Any]:
+        async with self.database.snapshot() as connection:
+            return await fetch(connection, statement, *values)

@@ -1,0 +1,61 @@
+"""Tables of the scoring database. The workspace is inside every key: customers and alert ids are hashes over it."""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+
+from shared.checkpoint import checkpoint_table
+from shared.outbox import outbox_table
+
+metadata = MetaData()
+
+checkpoint = checkpoint_table(metadata)
+outbox = outbox_table(metadata)
+
+_ARMED = text("due_at IS NOT NULL")
+_HELD = text("held > 0")
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("customer", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Column("decision", LargeBinary, nullable=False),
+    Column("due_at", BigInteger),
+    Column("absorbed_into", LargeBinary, nullable=False),
+    Column("parked", Text, nullable=False),
+    Column("held", Integer, nullable=False),  # how many history imports hold the customer
+    Column("armed_version", Integer, nullable=False),
+    Index("decision_due", "partition", "due_at", postgresql_where=_ARMED, sqlite_where=_ARMED),
+    Index("decision_held", "partition", "customer", postgresql_where=_HELD, sqlite_where=_HELD),
+    postgresql_with={"fillfactor": 70},
+)
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("customer", LargeBinary, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),
+    Column("moves", BigInteger, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("risk_ppm", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("alert_by_time", "workspace", "raised_at", "id"),
+    Index("alert_by_customer", "customer"),
+    Index("alert_by_leaf", "leaf"),
+)
+
+import_passed = Table(
+    "import_passed",
+    metadata,
+    Column("partition", Integer, primary_key=True),  # of profile-changes
+    Column("import_id", Text, primary_key=True),
+    Column("from_partition", Integer, primary_key=True),  # of touchpoints
+    Column("workspace", Text, nullable=False),
+)
