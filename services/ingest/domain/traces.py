@@ -59,14 +59,16 @@ _PERSON_WORDS = "traits user customer person contact recipient profile device pa
 _PERSONS = frozenset(_PERSON_WORDS.split())
 
 _SQUASHED = re.compile(r"[\s_.\-]+")
-_SUSPECT = re.compile(r"[@\uff20\ufe6b?#%]|\d[\d\s().\-\u2010-\u2015]{5,}\d|(?:[0-9A-Fa-f]{0,4}:){2}|\d\.\d+\.\d+\.\d")
+_MARKS = re.compile(r"[@\uff20\ufe6b?#%]")
+_RUN = re.compile(r"\d[\d\s().\-\u2010-\u2015]{5,}\d")
 _MAILBOX = re.compile(r"[^\s@]\s?[@\uff20\ufe6b]\s?[^\s@]")
 _DIGITS = re.compile(r"(?:\+|(?<![\w.+\-])\(?\+?)\(?\d[\d\s().\-\u2010-\u2015]{5,}\d(?!\w)")
 _DATE = re.compile(r"\d{4}[-.]\d{1,2}[-.]\d{1,2}(?!\d)|\d{1,2}[-.]\d{1,2}[-.]\d{4}(?!\d)")
 _IP_4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])", re.ASCII)
 _IP_6 = re.compile(
-    r"\[?(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\]?|\[?[0-9A-Fa-f:]*::[0-9A-Fa-f:.]*\]?|(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}"
+    r"\[?(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\]?|\[?[0-9A-Fa-f:]*::[0-9A-Fa-f:.]*\]?|(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}"
 )
+_IP_CHARACTERS = 64  # beyond it the pattern would cost the square of the length
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//\S+|[/?#]\S*")
 _URL_END = re.compile(r"[?#;]")
 
@@ -97,7 +99,8 @@ def object_says(name: str, outside: Around) -> Around:
 
 def is_suspect(text: str) -> bool:
     """Fast: False only where `looks_personal` is False and an address has neither query nor fragment."""
-    return _SUSPECT.search(text) is not None
+    # Three searches that each begin with one class of characters are several times faster than their alternation.
+    return _MARKS.search(text) is not None or _RUN.search(text) is not None or text.count(":") > 1
 
 
 def looks_personal(text: str, number_of_something: bool = False) -> bool:
@@ -106,7 +109,7 @@ def looks_personal(text: str, number_of_something: bool = False) -> bool:
     `number_of_something`: the name says that it is an id or a time, so only phones written with `+` are phones.
     """
     seen = unquote(text) if "%" in text else text
-    if _MAILBOX.search(seen) or _IP_4.search(seen) or _IP_6.fullmatch(seen.strip()):
+    if _MAILBOX.search(seen) or _IP_4.search(seen) or (len(seen) <= _IP_CHARACTERS and _IP_6.fullmatch(seen.strip())):
         return True
     return any(_is_phone(run.group(), number_of_something) for run in _DIGITS.finditer(seen))
 
