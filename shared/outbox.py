@@ -76,17 +76,27 @@ def chunks(rows: Iterable[Pending]) -> Iterator[list[Pending]]:
     """Cut rows into chunks with at most one row per key, keeping each key's order.
 
     A log may acknowledge a later record of a chunk although an earlier one failed; with one row per customer in it,
-    resending what failed never puts an older version behind a newer one.
+    resending what failed never puts an older version behind a newer one. A row without a key is a barrier: it leaves
+    alone, after everything before it and before everything behind it.
     """
-    waiting = list(rows)
+    run: list[Pending] = []
+    for row in rows:
+        if row.key:
+            run.append(row)
+            continue
+        yield from _by_key(run)
+        yield [row]
+        run = []
+    yield from _by_key(run)
+
+
+def _by_key(waiting: list[Pending]) -> Iterator[list[Pending]]:
     while waiting:
         seen: set[bytes] = set()
-        chunk, rest = [], []
+        chunk: list[Pending] = []
+        rest: list[Pending] = []
         for row in waiting:
-            if row.key in seen:
-                rest.append(row)
-            else:
-                seen.add(row.key)
-                chunk.append(row)
+            (rest if row.key in seen else chunk).append(row)
+            seen.add(row.key)
         yield chunk
         waiting = rest

@@ -43,7 +43,8 @@ class Tally:
 class ChangesProjection:
     """Folds `profile-changes` into decisions, and fires what is due.
 
-    `rules` of a workspace; `rules_age_seconds`: how old the reading of `definitions` is.
+    `rules` of a workspace · `rules_age_seconds`: how old the reading of `definitions` is · `in_force`: workspace →
+    version of the definition in force at an instant.
     """
 
     store: Store
@@ -52,9 +53,11 @@ class ChangesProjection:
     rules: Callable[[str], Rules]
     rules_age_seconds: Callable[[], float]
     heard: Heard
+    in_force: Callable[[int], Mapping[str, int]] = lambda at: {}
     tally: Tally = field(default_factory=Tally)
     topic: str = PROFILE_CHANGES
     _epochs: dict[int, int] = field(default_factory=dict)
+    _rearmed: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
     _hints: dict[int, tuple[float, int | None]] = field(default_factory=dict)
 
     # --- changes ----------------------------------------------------------------------------------------------
@@ -130,6 +133,7 @@ class ChangesProjection:
             return claim
         claim = await self._fire(claim, watermark)
         claim = await self._release(claim, watermark)
+        claim = await self._rearm(claim, watermark)
         next_due = await self.store.next_due(claim.partition)
         self._hints[claim.partition] = self.clock.monotonic() + DUE_HINT_SECONDS, next_due
         return claim
@@ -155,14 +159,15 @@ class ChangesProjection:
             after = page[-1][0]
         return claim
 
-    async def rearm(self, claim: Claim, workspace: str, version: int) -> Claim:
-        """Arm customers of an older definition anew, page by page, up to the watermark."""
-        watermark = self.heard.watermark(claim.partition)
-        while watermark is not None and (
-            page := await self.store.armed_before(claim.partition, workspace, version, PAGE)
-        ):
-            pairs = [(customer, workspace) for customer in page]
-            claim = await self._page(claim, pairs, lambda book, customer: book.pass_time(customer, watermark))
+    async def _rearm(self, claim: Claim, watermark: int) -> Claim:
+        """Arm customers of an older definition anew, page by page; once per version and time we owned the partition."""
+        for workspace, version in self.in_force(watermark).items():
+            if self._rearmed.get((claim.partition, workspace)) == (claim.epoch, version):
+                continue
+            while page := await self.store.armed_before(claim.partition, workspace, version, PAGE):
+                pairs = [(customer, workspace) for customer in page]
+                claim = await self._page(claim, pairs, lambda book, customer: book.pass_time(customer, watermark))
+            self._rearmed[claim.partition, workspace] = claim.epoch, version
         return claim
 
     async def _page(
