@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from nacl.public import PrivateKey
 
-from services.ingest.domain.admission import Admitted, AdmittedLink
+from services.ingest.domain.admission import Admitted, AdmittedLink, Refused
 from services.ingest.domain.packing import pack, pack_failed
 from shared.codec import decode
 from shared.errors import TooLarge
@@ -99,4 +99,10 @@ def test_what_failed_goes_whole_and_sealed() -> None:
     assert isinstance(fact, TouchpointFailed)
     assert b"sara" not in record.value
     assert OPENER.open(fact.item) == {0: {"item": result.item}}
+    huge = Refused("too_large", "$", "too large", b"x" * (RECORD_BYTES_MAX + 1))
+    (record,) = pack_failed([huge], SECRET_SENDER, ARRIVAL, 4, seal, CLOCK.new_id)
+    assert len(record.value) < RECORD_BYTES_MAX
+    cut = decode(record.value)
+    assert isinstance(cut, TouchpointFailed)
+    assert "first" in cut.reason
     assert (fact.code, fact.path, fact.source) == ("unknown_kind", "kind", "backend")

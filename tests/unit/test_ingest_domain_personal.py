@@ -90,14 +90,21 @@ def test_free_text_of_the_vocabulary_is_sealed() -> None:
 
 def test_an_identifier_is_not_repeated_in_the_clear() -> None:
     properties, context, personal = parted(
-        {"properties": {"author": "customer-1001", "account_id": "customer-1001", "lines": ["customer-1001", "ok"]},
+        {"properties": {"author": "customer-1001", "account_id": "customer-1001", "lines": ["customer-1001", "ok"],
+                        "path": "/of/customer-1001/cart", "for customer-1001": 1, "words": "hello customer-1001"},
          "context": {"who": "customer-1001"}}
     )  # fmt: skip
     assert properties["lines"] == ["ok"]
     assert properties["account_id"].startswith("h_")
-    assert "author" not in properties
+    assert properties.keys() == {"lines", "account_id"}
     assert context == {}
     assert personal["context"] == {"who": "customer-1001"}
+
+
+def test_a_business_key_is_the_same_from_every_source() -> None:
+    item = {"kind": "subscription_started", "properties": {"subscription_id": "account-77"}}
+    for who in ("account-77", "other"):
+        assert taken(native({**item, "user_id": who})).touchpoint.properties == {"subscription_id": "account-77"}
 
 
 def test_an_id_that_is_an_address_has_one_stand_in_per_workspace() -> None:

@@ -10,6 +10,9 @@ from shared.events import Sealed, TouchpointFailed, TouchpointsRecorded
 from shared.ids import partition_of
 from shared.log.port import RECORD_BYTES_MAX, Outgoing
 
+FAILED_ITEM_BYTES_MAX = RECORD_BYTES_MAX // 2
+_CUT = f"; only its first {FAILED_ITEM_BYTES_MAX} bytes are kept"
+
 Seal = Callable[[dict[int, dict[str, Any]]], Sealed]
 
 
@@ -83,7 +86,8 @@ def pack_failed(
     new_id: Callable[[], bytes],
 ) -> list[Outgoing]:
     """Records for topic `touchpoints-failed` (`partitions` of that topic): one TouchpointFailed an item, sealed whole
-    as {0: {"item": bytes}}, on the partition of the source."""
+    as {0: {"item": bytes}}, on the partition of the source. An item over FAILED_ITEM_BYTES_MAX, which no record could
+    hold, is cut to it and its reason says so."""
     partition = partition_of(f"{sender.workspace}\0{sender.source}".encode(), partitions)
     return [
         Outgoing(
@@ -96,8 +100,8 @@ def pack_failed(
                     received_at=arrival.received_at,
                     code=item.code,
                     path=item.path,
-                    reason=item.reason,
-                    item=seal({0: {"item": item.item}}),
+                    reason=item.reason if len(item.item) <= FAILED_ITEM_BYTES_MAX else item.reason + _CUT,
+                    item=seal({0: {"item": item.item[:FAILED_ITEM_BYTES_MAX]}}),
                 )
             ),
         )

@@ -12,6 +12,7 @@ from shared.events import PUBLIC
 from shared.vocabulary import KINDS, PERSONAL_PROPERTIES, normalise
 
 _ABOUT_THINGS = frozenset(("behaviour", "commerce", "message"))
+_BUSINESS_KEYS = {kind.name: frozenset(p.name for p in kind.properties if p.type == "id") for kind in KINDS.values()}
 _PROMOTED = (("ip", "ip"), ("userAgent", "user_agent"), ("user_agent", "user_agent"))
 
 
@@ -46,7 +47,7 @@ def part_draft(draft: Draft, person: Person, sender: Sender, arrival: Arrival) -
     properties, text = _part_properties(draft, properties, traits, sieve)
     context, around = _part_context(draft, traits, sieve)
     personal: dict[str, Any] = {"identifiers": person.identifiers}
-    name = _part_name(draft.name, person, personal)
+    name = _part_name(draft.name, sieve, personal)
     url = text.pop("url", None)
     found = (("traits", traits), ("text", text), ("url", url), ("left_out", person.left_out))
     personal.update({field: value for field, value in found if value})
@@ -65,7 +66,7 @@ def _part_properties(
     about = Around.THING if KINDS[draft.kind].group in _ABOUT_THINGS else Around.NEUTRAL
     text: dict[str, Any] = {}
     sent_traits = properties.pop("traits", None)
-    readable = sieve.part(properties, text, about, PERSONAL_PROPERTIES[draft.kind])
+    readable = sieve.part(properties, text, about, PERSONAL_PROPERTIES[draft.kind], own=_BUSINESS_KEYS[draft.kind])
     if type(sent_traits) is dict:
         owner = Around.THING if draft.kind == "grouped" else Around.PERSON
         readable["traits"] = sieve.part(sent_traits, traits, owner)
@@ -87,8 +88,8 @@ def _part_context(draft: Draft, traits: dict[str, Any], sieve: Sieve) -> tuple[d
     return context, sealed
 
 
-def _part_name(name: str, person: Person, personal: dict[str, Any]) -> str:
-    if name and (name in person.sent or not may_stay(name)):
+def _part_name(name: str, sieve: Sieve, personal: dict[str, Any]) -> str:
+    if name and (sieve.mentions(name) or not may_stay(name)):
         personal["name"] = name
         return ""
     return name

@@ -28,7 +28,7 @@ class Sieve:
 
     def __init__(self, identifiers: frozenset[str], secret: bytes) -> None:
         """`identifiers`: this touchpoint's own, as sent and normalised; wherever one of at least six characters comes
-        up again it is sealed · `secret`: keys the stand-ins of ids that are personal (at most 64 bytes)."""
+        up again, that text is sealed · `secret`: keys the stand-ins of ids that are personal (at most 64 bytes)."""
         self._identifiers = frozenset(value for value in identifiers if len(value) >= _KNOWN_CHARACTERS_MIN)
         self._secret = secret
         self.campaign: dict[str, str] = {}
@@ -40,19 +40,23 @@ class Sieve:
         around: Around = Around.NEUTRAL,
         hidden: frozenset[str] = _NOTHING,
         path: str = "",
+        own: frozenset[str] = _NOTHING,
     ) -> dict[str, Any]:
         """The readable part of `values`, a new dict; the rest goes into `sealed` under its dotted path.
 
-        `around`: what `values` describes · `hidden`: names that are sealed on the first level (the vocabulary's).
+        `around`: what `values` describes · `hidden`: names that are sealed on the first level (the vocabulary's) ·
+        `own`: names of business keys there. These stay even where they equal an identifier: the copy of an order that
+        another source sends knows nothing of this one's identifiers, and must find it.
         """
         readable: dict[str, Any] = {}
         for name, value in values.items():
             says = name_says(name)
-            if (says >= Name.NAMED and _is_sealed(says, around)) or name in hidden:
+            if (says >= Name.NAMED and _is_sealed(says, around)) or name in hidden or self.mentions(name):
                 _seal(sealed, path + name, value)
             elif type(value) is str:
-                if is_suspect(value) or value in self._identifiers or (says == Name.ADDRESS and ";" in value):
-                    value = self._text(value, says, sealed, path + name)
+                mentioned = self.mentions(value) and name not in own
+                if mentioned or is_suspect(value) or (says == Name.ADDRESS and ";" in value):
+                    value = self._text(value, says, mentioned, sealed, path + name)
                 if value is not None:
                     readable[name] = value
             elif value is None or value is True or value is False:
@@ -75,14 +79,20 @@ class Sieve:
         )
         return [part[name] for part in kept if name in part]
 
-    def _text(self, text: str, says: Name, sealed: dict[str, Any], path: str) -> str | None:
+    def mentions(self, text: str) -> bool:
+        """Whether one of the touchpoint's own identifiers stands in `text`."""
+        for identifier in self._identifiers:  # noqa: SIM110 - a generator would double the cost of this hot line
+            if identifier in text:
+                return True
+        return False
+
+    def _text(self, text: str, says: Name, mentioned: bool, sealed: dict[str, Any], path: str) -> str | None:
         """What may stay of a suspect text: itself, a stand-in, an address without its query, or None."""
         is_number = says == Name.ID or says == Name.NUMBERED
-        if text not in self._identifiers:
-            if says == Name.ADDRESS or is_url(text):
-                return self._address(text, sealed, path)
-            if not looks_personal(text, is_number):
-                return text
+        if says == Name.ADDRESS or is_url(text):
+            return self._address(text, sealed, path)
+        if not mentioned and not looks_personal(text, is_number):
+            return text
         sealed[path] = text
         return self._stand_in(text) if is_number else None
 
@@ -91,7 +101,7 @@ class Sieve:
         if len(kept) < len(url):
             sealed[path] = url
             self._read_campaign(url[len(kept) :])
-        if kept in self._identifiers or (is_suspect(kept) and looks_personal(kept)):
+        if self.mentions(kept) or (is_suspect(kept) and looks_personal(kept)):
             sealed[path] = url
             return None
         return kept or None
@@ -103,7 +113,7 @@ class Sieve:
             name, _, value = field.partition("=")
             word = _CAMPAIGN.get(name)
             value = unquote_plus(value) if word else ""
-            if value and word and value not in self._identifiers and not (is_suspect(value) and looks_personal(value)):
+            if value and word and not self.mentions(value) and not (is_suspect(value) and looks_personal(value)):
                 self.campaign.setdefault(word, value)
 
     def _stand_in(self, text: str) -> str:
