@@ -36,6 +36,7 @@ def raw(item: Any) -> bytes:
 def native(
     item: Any, sender: Sender = SECRET_SENDER, arrival: Arrival = ARRIVAL, limits: Limits | None = None
 ) -> Result:
+    """`item` at the native door."""
     return admit_native(item, raw(item), sender, arrival, CLOCK.new_id, limits or Limits())
 
 
@@ -46,6 +47,7 @@ def segment(
     arrival: Arrival = ARRIVAL,
     context: dict[str, Any] | None = None,
 ) -> Result:
+    """`item` at Segment's door; `context` is the batch's."""
     return admit_segment(call, item, raw(item), sender, arrival, context or {}, CLOCK.new_id, Limits())
 
 
