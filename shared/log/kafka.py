@@ -189,7 +189,7 @@ class KafkaLog:
             if feed is not None and not feed.busy and feed.next == position:
                 return reader
         if not free:
-            reader = Reader(self._bootstrap, self._clock, asyncio.get_running_loop(), self._consumer_settings)
+            reader = Reader(self._bootstrap, asyncio.get_running_loop(), self._consumer_settings)
             self._readers.append(reader)
             self._watch()
             return reader
@@ -197,7 +197,7 @@ class KafkaLog:
 
     async def _open_feed(self, reader: Reader, wanted: TopicPartition, position: int) -> Feed:
         reader.close_feed(wanted)
-        feed = Feed(wanted, position, position, self._clock.monotonic())
+        feed = Feed(wanted, position)
         feed.busy = True  # so that no other read takes this reader's partition meanwhile
         reader.feeds[wanted] = feed
         try:
@@ -219,7 +219,6 @@ class KafkaLog:
                 feed.known_end = max(feed.known_end, (await self._asker.ends([feed.partition]))[feed.partition])
             if feed.known_end > position:
                 deadline = max(deadline, self._now() + KNOWN_RECORDS_SECONDS)
-            feed.quiet_since = self._clock.monotonic()
             while not (feed.records or feed.lost or self._closed):
                 left = deadline - self._now()
                 if left <= 0:
@@ -247,17 +246,17 @@ class KafkaLog:
                     _log.info("kafka_watch_unanswered", error=str(error))
 
     async def _watch_reader(self, reader: Reader) -> None:
-        quiet_before = self._clock.monotonic() - self._stall_seconds
-        quiet = [feed for feed in reader.feeds.values() if feed.busy and feed.quiet_since < quiet_before]
-        if not quiet:
+        empty = [feed for feed in reader.feeds.values() if not feed.records]
+        if not empty:
             return
-        ends = await self._asker.ends([feed.partition for feed in quiet])
-        behind = [feed for feed in quiet if feed.busy and not feed.records and ends[feed.partition] > feed.next]
-        if behind:
+        ends = await self._asker.ends([feed.partition for feed in empty])
+        now = self._clock.monotonic()
+        behind = max(feed.behind_seconds(ends[feed.partition], now) for feed in empty)
+        if behind >= self._stall_seconds * 0.75:  # seen first up to a quarter after it began
             self.consumer_rebuilds += 1
-            _log.warning("kafka_consumer_rebuilt", partitions=len(behind), rebuilds=self.consumer_rebuilds)
-            for feed in behind:
-                feed.quiet_since = self._clock.monotonic()
+            _log.warning("kafka_consumer_rebuilt", behind_seconds=round(behind), rebuilds=self.consumer_rebuilds)
+            for feed in empty:
+                feed.behind_at = -1
             reader.rebuild()
 
 

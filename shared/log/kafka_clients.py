@@ -13,11 +13,29 @@ from typing import Any, TypeVar
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.net.inet import KafkaNetSocket
 
 from shared.errors import LogMismatch, NotAccepting, Rejected
 from shared.log.port import Bounds, Topic
 
+
+class _DirectSocket(KafkaNetSocket):  # type: ignore[misc]
+    """Closes a socket whose connect failed. The client leaves it to the garbage collector, so a long outage would use
+    up the process's file descriptors. Chosen by its scheme, where the client looks for proxies."""
+
+    SCHEMES = ("direct",)
+
+    async def sock_connect(self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None) -> Any:
+        """Connect, or close."""
+        try:
+            return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
+        except BaseException:
+            sock.close()
+            raise
+
+
 CONNECTION = {
+    "proxy_url": "direct://",
     "reconnect_backoff_ms": 50,
     "reconnect_backoff_max_ms": 1000,  # the default of 30 s keeps a reader silent long after the broker is back
     "bootstrap_timeout_ms": 4000,

@@ -15,7 +15,6 @@ import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 
-from shared.clock import Clock
 from shared.log.kafka_clients import CONSUMER
 from shared.log.port import Batch, Record
 
@@ -34,6 +33,8 @@ class Feed:
 
     __slots__ = (
         "arrival",
+        "behind_at",
+        "behind_since",
         "busy",
         "consumed_bytes",
         "delivered_bytes_by_thread",
@@ -42,16 +43,15 @@ class Feed:
         "lost",
         "next",
         "partition",
-        "quiet_since",
         "records",
     )
 
-    def __init__(self, partition: TopicPartition, position: int, known_end: int, now: float) -> None:
-        self.partition, self.next, self.known_end = partition, position, known_end
+    def __init__(self, partition: TopicPartition, position: int) -> None:
+        self.partition, self.next, self.known_end = partition, position, position
         self.records: deque[Record] = deque()
         self.arrival: asyncio.Future[None] | None = None
         self.busy, self.lost = False, False
-        self.quiet_since = now
+        self.behind_at, self.behind_since = -1, 0.0
         self.fetched_by_thread = position
         self.delivered_bytes_by_thread, self.consumed_bytes = 0, 0
 
@@ -74,6 +74,14 @@ class Feed:
         """What was fetched and not taken yet."""
         return self.delivered_bytes_by_thread - self.consumed_bytes
 
+    def behind_seconds(self, end: int, now: float) -> float:
+        """How long records up to `end` are known to be missing here without any arriving; 0 when none are missing."""
+        if self.records or end <= self.next:
+            self.behind_at = -1
+        elif self.behind_at != self.next:
+            self.behind_at, self.behind_since = self.next, now
+        return now - self.behind_since if self.behind_at >= 0 else 0.0
+
     def wake(self) -> None:
         """Wake the read that waits."""
         if self.arrival is not None and not self.arrival.done():
@@ -83,9 +91,7 @@ class Feed:
 class Reader:
     """One consumer. `open`, `close_feed`, `rebuild` and `close` are called in the event loop."""
 
-    def __init__(
-        self, bootstrap: str, clock: Clock, loop: asyncio.AbstractEventLoop, settings: Mapping[str, object]
-    ) -> None:
+    def __init__(self, bootstrap: str, loop: asyncio.AbstractEventLoop, settings: Mapping[str, object]) -> None:
         self._settings = {
             **CONSUMER,
             "bootstrap_servers": bootstrap,
@@ -96,7 +102,7 @@ class Reader:
             "max_partition_fetch_bytes": 1 << 20,
             **settings,
         }
-        self._clock, self._loop = clock, loop
+        self._loop = loop
         self.feeds: dict[TopicPartition, Feed] = {}
         self._commands: queue.SimpleQueue[tuple[str, Feed | None]] = queue.SimpleQueue()
         self._assigned: dict[TopicPartition, Feed] = {}  # the thread's own view of the feeds
@@ -237,10 +243,8 @@ class Reader:
     # --- in the event loop
 
     def _arrived(self, arrived: Sequence[tuple[Feed, list[Record]]]) -> None:
-        now = self._clock.monotonic()
         for feed, records in arrived:
             feed.records.extend(records)
-            feed.quiet_since = now
             feed.wake()
 
     def _lost(self, feed: Feed) -> None:

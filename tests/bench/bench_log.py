@@ -10,8 +10,10 @@ from pathlib import Path
 import uvloop
 
 from shared.clock import SystemClock
+from shared.log.kafka import KafkaLog
 from shared.log.port import Log, Outgoing, Topic
 from shared.log.sqlite import SqliteLog
+from tests.support.kafka_broker import Broker, BrokerMissingError
 
 EVENT_BYTES = 300
 PARTITIONS = 16
@@ -91,6 +93,20 @@ async def sqlite(folder: Path) -> None:
     await log.close()
 
 
+async def kafka(bootstrap: str) -> None:
+    """Kafka on a real broker, which shares this machine's cores."""
+    log = KafkaLog(bootstrap, SystemClock())
+    for callers, events in ((256, 1), (256, 20)):
+        topic = f"bench-{events}-{os.getpid()}"
+        await log.ensure([Topic(topic, PARTITIONS)])
+        line(
+            f"Kafka append, {callers} callers, {events} a record",
+            *await appended_per_second(log, topic, callers, events),
+        )
+        line(f"Kafka read, {events} a record", await read_per_second(log, topic, events))
+    await log.close()
+
+
 SHAPES = ((1, 1), (64, 1), (256, 1), (64, 20))
 
 
@@ -98,6 +114,14 @@ def main() -> None:
     """Print the figures of every log that can be run here."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
         uvloop.run(sqlite(Path(folder)))  # as the services do
+        broker = Broker(Path(folder).absolute() / "kafka")
+        try:
+            broker.start()
+        except BrokerMissingError as error:
+            print(f"NOT RUN: Kafka: {error}")
+            return
+        uvloop.run(kafka(broker.bootstrap))
+        broker.kill9()
 
 
 if __name__ == "__main__":
