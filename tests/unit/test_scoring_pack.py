@@ -1,14 +1,15 @@
 """Rule packs: what they say, how wrong ones are refused, and the exact instants of the default stages."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.scoring.defaults import default_rules, first_definition
-from services.scoring.domain.conditions import Reading, condition_of, duration_ms, flip_after, holds
+from services.scoring.domain.conditions import FEATURES, Reading, condition_of, duration_ms, flip_after, holds
 from services.scoring.domain.crossing import first_true
 from services.scoring.domain.decision import due
-from services.scoring.domain.definitions import definition_of, in_force, model_of
+from services.scoring.domain.definitions import DEFAULT_MODEL, definition_of, in_force, model_of
 from services.scoring.domain.pack import Trigger, pack_of, rules_of
 from services.scoring.domain.snapshot import Snapshot, buying
 from shared.errors import InvalidField
@@ -172,3 +173,10 @@ def test_a_condition_on_what_nobody_knows_is_false_and_never_flips() -> None:
     for text in ("silence >= 1d", "p_buy < 0.5", "contract_over >= 1d", "rhythm >= 0.1", "last_gap >= 1d"):
         assert not holds(condition_of(text), reading, day(9))
         assert flip_after(condition_of(text), reading, day(9)) is None
+
+
+def test_the_reference_names_every_feature_and_every_stage() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "scoring.md").read_text(encoding="utf-8")
+    assert [name for name in FEATURES if f"| `{name}` |" not in page] == []
+    assert [rule.stage for rule in DEFINITION.pack.stages if f"| `{rule.stage}` |" not in page] == []
+    assert [name for name in DEFAULT_MODEL if name != "name" and f"`{name}`" not in page] == []
