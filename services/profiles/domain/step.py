@@ -144,12 +144,13 @@ class World:
                 self.outcome.blanked.append(item.key)
                 continue
             try:
-                ref = fact_ref(item.touchpoint, fact.trust)
                 self._fold(leaf, item.touchpoint, fact.source, fact.trust)
+                ref = fact_ref(item.touchpoint, fact.trust)
             except Exception as error:  # whatever a component trips over: this touchpoint is parked, the next goes on
                 self._park(fact, item, at, recorded_at, error)
                 streak.failed(fact.source)
                 continue
+            self._applied.setdefault(leaf, []).append((item.touchpoint, fact.source, fact.trust))
             streak.succeeded()
             facts.setdefault(self._rows[leaf].root, []).append(ref)
         self._cut(fact.workspace, recorded_at, facts, fact.import_id)
@@ -297,7 +298,6 @@ class World:
         if self._rows[root].merged:
             profiles.fold(self._whole_of(root), touchpoint, source, trust)
             self._stale.add(root)
-        self._applied.setdefault(leaf, []).append((touchpoint, source, trust))
         self._dirty[root] = None
 
     def _park(
