@@ -101,11 +101,7 @@ def test_the_command_line_finds_the_house_and_its_customer(house: Running) -> No
 def test_a_killed_service_comes_back_on_the_same_port(house: Running, name: str) -> None:
     first = house.services()[name]
     first.kill()
-    url = {
-        "ingest": house.access.ingest_url,
-        "profiles": house.access.profiles_url,
-        "scoring": house.access.scoring_url,
-    }
+    url = getattr(house.access, f"{name}_url")
     with httpx.Client(trust_env=False, timeout=2) as client:
         eventually(30, lambda: first.pid != getattr(house.services().get(name), "pid", first.pid))
         eventually(30, lambda: ready(client, url))

@@ -98,3 +98,14 @@ def test_nothing_points_to_a_host_outside() -> None:
 def _reserved(host: str) -> bool:
     """Names set aside for examples (RFC 2606), and what a program fills in."""
     return host.startswith("{") or RESERVED.fullmatch(host) is not None
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/\S+?)::(\w+)`", (ROOT / "docs" / "promises.md").read_text())
+    assert len(named) > 20
+    assert [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).exists()
+        or not re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
+    ] == []
