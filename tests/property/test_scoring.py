@@ -4,7 +4,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.scoring.domain import mbg
-from services.scoring.domain.alerts import SILENCE, AlertRaised, open_alerts
+from services.scoring.domain.alerts import SILENCE, AlertRaised, AlertTransition, open_alerts
 from services.scoring.domain.conditions import Reading, buys_again
 from services.scoring.domain.decision import INITIAL, Decision, Outcome, advance, due, on_change
 from services.scoring.domain.definitions import Definition
@@ -171,3 +171,36 @@ def test_late_and_disordered_purchases_leave_what_is_true(
     is_silent = crossed_at is not None and crossed_at < mark
     told = [a for a in final.alerts if a.policy == SILENCE and a.spell == seen.purchases[-1].key]
     assert bool([a for a in told if a.state in ("open", "expired")]) == is_silent
+
+
+def lived_under_lag(numbers: list[int], lags: list[int], definition: Definition) -> tuple[list[str], int]:
+    """A customer whose purchases come on time while the watermark lags: alert transitions, and silences not settled."""
+    decision, seen, mark, unsettled = INITIAL, Snapshot("w"), -1, 0
+    told: list[str] = []
+    whole = bought(*numbers)
+    for i, purchase in enumerate(whole.purchases):
+        new = Snapshot("w", whole.purchases[: i + 1])
+        mark = max(mark, purchase.at - lags[i % len(lags)] * DAY_MS)
+        outcome = on_change(decision, seen, new, (), purchase.at, mark, definition)
+        told += [f"{type(t).__name__} {t.alert.spell}" for t in outcome.transitions if isinstance(t, AlertTransition)]
+        unsettled += outcome.unsettled_silences
+        decision, seen = outcome.decision, new
+    outcome = advance(decision, seen, day(5000), definition)
+    told += [f"{type(t).__name__} {t.alert.spell}" for t in outcome.transitions if isinstance(t, AlertTransition)]
+    return told, unsettled
+
+
+@settings(max_examples=100)
+@given(repeat_days, st.lists(st.integers(0, 400), min_size=1, max_size=6), definitions)
+def test_lag_makes_an_alert_late_or_spares_it_and_never_makes_it_wrong(
+    numbers: list[int], lags: list[int], definition: Definition
+) -> None:
+    at_once, nothing_unsettled = lived_under_lag(numbers, [0], definition)
+    lagging, unsettled = lived_under_lag(numbers, lags, definition)
+    assert nothing_unsettled == 0
+    assert not [name for name in lagging if name.startswith(("AlertRetracted", "AlertJudged"))]
+    raised_at_once, raised = (
+        [name for name in names if name.startswith("AlertRaised")] for names in (at_once, lagging)
+    )
+    assert set(raised) <= set(raised_at_once)
+    assert len(raised) == len(set(raised)) == len(raised_at_once) - unsettled
