@@ -1,9 +1,10 @@
-"""`raftar customer`: one customer on one screen, from profiles and scoring."""
+"""`raftar customer`: one customer on one screen."""
 
 import re
 from typing import Any
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -11,58 +12,64 @@ from services.cli.errors import Refused
 from services.cli.house import House
 from services.cli.printing import moment, percent, print_json
 from services.cli.rest import Rest
+from services.cli.said import why
 
 CUSTOMER_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def run(house: House, who: str, last: int, out: Console, as_json: bool) -> None:
     """Show who stands behind `who`: a customer id, or KIND:VALUE of an identifier. Raises Refused (not found)."""
-    with house.profiles() as profiles, house.scoring() as scoring:
-        profile = find(profiles, who)
-        customer_id = str(profile["customer_id"])
-        timeline = profiles.get(f"/v1/customers/{customer_id}/timeline", {"limit": last}) if last else {"items": []}
-        decided = decision(scoring, customer_id)
+    with house.profiles() as profiles:
+        found = find(profiles, who)
+        timeline = _timeline_of(profiles, str(found["customer_id"]), last)
     if as_json:
-        print_json(out, {"profile": profile, "timeline": timeline["items"], "decision": decided})
-    else:
-        out.print(Panel(Group(_facts(profile, decided), _timeline(timeline["items"])), title=customer_id))
+        print_json(out, {"customer": found, "timeline": timeline})
+        return
+    parts = [_standing(found), _identifiers(found["identifiers"])]
+    parts += [_timeline(timeline)] if timeline else []
+    out.print(Panel(Group(*parts), title=found["customer_id"], title_align="left"))
 
 
 def find(profiles: Rest, who: str) -> dict[str, Any]:
-    """The profile of a customer id or an identifier. Raises Refused."""
-    if CUSTOMER_ID.fullmatch(who):
-        found = profiles.get(f"/v1/customers/{who}")
-    else:
-        found = profiles.get("/v1/customers", {"identifier": who if ":" in who else f"user:{who}"})
-    return dict(found)
-
-
-def decision(scoring: Rest, customer_id: str) -> dict[str, Any] | None:
-    """What scoring decided about a customer; None when it knows nothing of them yet."""
+    """The view of a customer id or of an identifier (a bare value is a user). Raises Refused."""
     try:
-        return dict(scoring.get(f"/v1/customers/{customer_id}"))
+        if CUSTOMER_ID.fullmatch(who):
+            return dict(profiles.get(f"/v1/customers/{who}"))
+        return dict(profiles.get("/v1/customers", {"identifier": who if ":" in who else f"user:{who}"}))
     except Refused as error:
-        if error.status == 404:
-            return None
+        error.next_step = error.next_step or "name another identifier: user:4711, email:ada@example.org, phone:+98..."
         raise
 
 
-def _facts(profile: dict[str, Any], decided: dict[str, Any] | None) -> Table:
+def _timeline_of(profiles: Rest, customer_id: str, last: int) -> list[dict[str, Any]]:
+    if not last:
+        return []
+    return list(profiles.get(f"/v1/customers/{customer_id}/timeline", {"limit": last})["items"])
+
+
+def _standing(found: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
-    table.add_row("first seen", moment(profile.get("first_at")))
-    table.add_row("last seen", moment(profile.get("last_at")))
-    if decided:
-        table.add_row("stage", str(decided.get("stage", "")))
-        table.add_row("risk of leaving", percent(decided.get("risk")))
-        for alert in decided.get("alerts", []):
-            table.add_row("open alert", str(alert.get("summary") or alert.get("kind", "")))
+    table.add_row("first seen", moment(found.get("first_at")))
+    table.add_row("last seen", moment(found.get("last_at")))
+    if found.get("stage"):
+        table.add_row("stage", f"{found['stage']} since {moment(found.get('stage_at'))}")
+    if found.get("risk") is not None:
+        table.add_row("risk of leaving", f"{percent(found['risk'])} at {moment(found.get('risk_at'))}")
+    for alert in found.get("alerts", []):
+        table.add_row("open alert", f"{alert.get('policy')} at {moment(alert.get('crossed_at'))}: {why(alert)}")
+    return table
+
+
+def _identifiers(identifiers: list[dict[str, Any]]) -> Table:
+    table = Table("known as", "why here", box=None)
+    for one in identifiers:
+        table.add_row(escape(f"{one['kind']}:{one['value'] or '(not readable)'}"), escape(one["explanation"]))
     return table
 
 
 def _timeline(items: list[dict[str, Any]]) -> Table:
-    table = Table("when", "what", "channel", box=None, title="latest touchpoints", title_justify="left")
+    table = Table("when", "what", "channel", "source", box=None)
     for item in items:
-        table.add_row(
-            moment(item.get("occurred_at")), str(item.get("name") or item.get("kind")), str(item.get("channel"))
-        )
+        what = str(item.get("name") or item["kind"])
+        table.add_row(moment(item["occurred_at"]), escape(what), item["channel"], item["source"])
     return table

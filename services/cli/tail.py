@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from services.cli import said
 from services.cli.house import House
 from services.cli.printing import percent, print_json
 from services.cli.sse import Message, follow
@@ -47,13 +48,15 @@ def events(messages: Iterator[Message]) -> Iterator[dict[str, Any]]:
 
 
 def line(event: dict[str, Any]) -> Text:
-    """One CloudEvent as one line: when, what, who, how likely, why."""
-    data = event.get("data") or {}
+    """One CloudEvent as one line: when, what, who, how likely they leave, why."""
+    data = said.data_of(event)
     text = Text()
     text.append(f"{event.get('time', '')}  ", style="dim")
     text.append(f"{str(event['type']).removeprefix('raftar.')}  ", style="bold")
     text.append(f"{event.get('subject', '')}  ", style="cyan")
+    if data.get("stage"):
+        text.append(f"{data.get('previous') or 'nobody'} → {data['stage']}  ")
     if (risk := data.get("risk")) is not None:
         text.append(f"risk {percent(risk)}  ")
-    text.append(str(data.get("summary") or data.get("stage") or ""))
+    text.append(said.why(data))
     return text

@@ -15,20 +15,19 @@ from rich.console import Console
 from rich.table import Table
 
 from services.all_in_one import alerts_curl
+from services.cli import said
 from services.cli.errors import DONE, CommandError
 from services.cli.house import House
 from services.cli.importing import command as importing
 from services.cli.printing import percent
 from services.cli.sse import follow
 from services.cli.tail import STREAM, TOPIC_NAMES, Topic, events
-from services.demo import said
 from services.demo.house import house_in
 from services.demo.purchases import Bought, Plan, order_id, plan, purchases, touchpoints, user_id
 from services.scoring.defaults import first_definition
 from services.scoring.domain.alerts import BAD_EXPERIENCE
 from services.scoring.domain.definitions import definition_of
 from shared.clock import Clock, SystemClock
-from shared.ids import DAY_MS
 
 FIRST_CROSSING_MS = 15_000
 SPACING_MS = 2_000
@@ -130,7 +129,7 @@ def watch(
     )
     seen: dict[str, Seen] = {}
     last = max(planned.crossings.values())
-    by_order = {last_order(bought[customer]): customer for customer in planned.crossings}
+    by_order = {order_key(row): customer for customer in planned.crossings for row in bought[customer]}
     while len(seen) < len(planned.crossings):
         found = listening.next((last - clock.now_ms()) / 1000 + PATIENCE_SECONDS)
         if found is None:
@@ -160,10 +159,9 @@ def complain(
     with house.ingest() as ingest:
         ingest.post("/v1/touchpoints", complaint)
     while (found := listening.next(PATIENCE_SECONDS)) is not None:
-        if said.policy(found.event) == BAD_EXPERIENCE:
-            out.print(
-                f"   alert after {(found.at_ms - posted_ms) / 1000:.2f} s: {said.why(found.event)}", highlight=False
-            )
+        if said.data_of(found.event).get("policy") == BAD_EXPERIENCE:
+            seconds, why = (found.at_ms - posted_ms) / 1000, said.why(said.data_of(found.event))
+            out.print(f"   alert after {seconds:.2f} s: {why}", highlight=False)
             return
     out.print("[red]   its alert did not come in time.[/red]")
 
@@ -182,8 +180,8 @@ def summary(bought: Mapping[str, list[Bought]], planned: Plan, seen: Mapping[str
         table.add_row(
             user_id(customer),
             str(len(bought[customer])),
-            days(reasons.get("silence_ms")),
-            days(reasons.get("usual_gap_ms")),
+            said.days(reasons.get("silence_ms")),
+            said.days(reasons.get("usual_gap_ms")),
             percent(1 - reasons["risk"]) if reasons.get("risk") is not None else "",
             clock_time(at_ms),
             clock_time(said.crossed_at_ms(found.event)),
@@ -223,16 +221,11 @@ def crossing_line(customer: str, planned_ms: int, found: Seen) -> str:
     )
 
 
-def last_order(rows: list[Bought]) -> str:
-    """The business key of a customer's last purchase: what opened the silence."""
-    return f"order:{order_id(rows[-1])}"
+def order_key(row: Bought) -> str:
+    """The business key of a purchase: that of a customer's last one names their silence."""
+    return f"order:{order_id(row)}"
 
 
 def clock_time(at_ms: int) -> str:
     """Time of day in UTC, to the millisecond."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
-
-
-def days(duration_ms: int | None) -> str:
-    """A duration in days with one decimal; "" for none."""
-    return "" if duration_ms is None else f"{duration_ms / DAY_MS:.1f} d"
