@@ -142,7 +142,7 @@ Ctrl-C stops everything; nothing accepted is lost.
 def ready_curl(access: LocalAccess) -> str:
     """A request that posts one touchpoint, as one line to paste."""
     key = access.secret_key or "YOUR_SECRET_KEY"
-    body = '{"kind":"complained","user_id":"ada","properties":{"ticket_id":"T-1"}}'
+    body = '{"kind":"complained","user_id":"ada","properties":{"complaint_id":"C-1"}}'
     return f"curl -s -u {key}: -H 'content-type: application/json' -d '{body}' {access.ingest_url}/v1/touchpoints"
 
 

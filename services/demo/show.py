@@ -153,7 +153,7 @@ def complain(
         "kind": "complained",
         "user_id": user_id(customer),
         "occurred_at": clock.now_ms(),
-        "properties": {"ticket_id": "T-1"},
+        "properties": {"complaint_id": f"C-{customer}"},
     }
     posted_ms = clock.now_ms()
     with house.ingest() as ingest:
