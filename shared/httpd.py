@@ -135,9 +135,9 @@ def new_app(
     return app
 
 
-def finish(app: ASGIApp, life: Life, *, body_bytes_max: int = 1 << 20, body_seconds: float = 30.0) -> HouseApp:
+def finish(app: ASGIApp, life: Life, *, body_bytes_max: int = 1 << 20) -> HouseApp:
     """`app` with bounded bodies, security headers and a last resort for faults, ready for `serving.serve`."""
-    return HouseApp(Guarded(app, body_bytes_max, body_seconds), life)
+    return HouseApp(Guarded(app, body_bytes_max), life)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------
@@ -268,12 +268,11 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="key", description="A key mad
 
 
 class Guarded:
-    """Around FastAPI: bodies bounded in bytes and time, security headers on every answer, faults answered as JSON."""
+    """Around FastAPI: bodies bounded, security headers on every answer, faults answered as JSON."""
 
-    def __init__(self, app: ASGIApp, body_bytes_max: int, body_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, body_bytes_max: int) -> None:
         self._app = app
         self._body_bytes_max = body_bytes_max
-        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -290,20 +289,12 @@ class Guarded:
                 await json_response(fault_problem(), 500)(scope, receive, answer.send)
 
     def _bounded(self, receive: Receive) -> Receive:
-        left, more = self._body_bytes_max, True
-        deadline = asyncio.get_running_loop().time() + self._body_seconds
+        left = self._body_bytes_max
 
         async def bounded() -> Message:
-            nonlocal left, more
-            if not more:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, "the body took too long", {"connection": "close"}) from None
+            nonlocal left
+            message = await receive()
             left -= len(message.get("body", b""))
-            more = bool(message.get("more_body", False))
             if left < 0:
                 raise HTTPException(413, f"the body is over {self._body_bytes_max} bytes", {"connection": "close"})
             return message

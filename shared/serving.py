@@ -24,16 +24,17 @@ GC_THRESHOLDS = (50_000, 20, 100)
 class Serving:
     """Where and how to listen.
 
-    `port` 0 takes a free one (it is in the log line `listening`) · `header_seconds`: a request's head must be complete
-    by then · `header_bytes_max` of it · `keep_alive_seconds`: an idle connection is kept this long · `drain_seconds`:
-    not ready, but still serving, after the first signal · `stop_seconds`: requests in flight may take this long then ·
-    `trusted_proxies`: addresses whose X-Forwarded-For is believed ("" = none).
+    `port` 0 takes a free one (it is in the log line `listening`) · `header_seconds`, `header_bytes_max`: for a request's
+    head · `body_seconds`: for its body, counted from there · `keep_alive_seconds`: an idle connection is kept this long ·
+    `drain_seconds`: not ready, but still serving, after the first signal · `stop_seconds`: requests in flight may take
+    this long then · `trusted_proxies`: addresses whose X-Forwarded-For is believed ("" = none).
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     header_seconds: float = 10.0
     header_bytes_max: int = 64 * 1024
+    body_seconds: float = 30.0
     keep_alive_seconds: int = 65
     drain_seconds: float = 0.0
     stop_seconds: int = 5
@@ -41,19 +42,22 @@ class Serving:
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's fast HTTP/1.1 protocol, which alone waits for ever for a request's head and lets it grow for ever."""
+    """uvicorn's fast HTTP/1.1 protocol, which alone waits for ever for a request and lets its head grow for ever.
+
+    A request that came whole, as most do, costs no timer.
+    """
 
     serving = Serving()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._in_head = True
+        self._in_head, self._in_body = True, False
         self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)
-        self._bound_head(0)
+        self._timer = self.loop.call_later(self.serving.header_seconds, self._head_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unbound_head()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -61,45 +65,61 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._in_body = False, True
         self._head_bytes = 0
+        self._stop_timer()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._in_head:
             self._bound_head(len(data))
-        elif self._head_timer is not None:
-            self._unbound_head()
+        elif self._in_body:
+            if self._timer is None:
+                self._timer = self.loop.call_later(self.serving.body_seconds, self._body_late)
+        elif self._timer is not None:
+            self._stop_timer()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(b"400 Bad Request", b"this is not HTTP/1.1")
+        self._refuse(b"400 Bad Request", b"invalid_http", b"this is not HTTP/1.1")
 
     def _bound_head(self, byte_count: int) -> None:
         self._head_bytes += byte_count
         if self._head_bytes > self.serving.header_bytes_max:
-            self._refuse(b"431 Request Header Fields Too Large", b"the request's headers are too large")
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.serving.header_seconds, self._head_late)
+            self._refuse(b"431 Request Header Fields Too Large", b"too_large", b"the headers are too large")
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.serving.header_seconds, self._head_late)
 
-    def _unbound_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _head_late(self) -> None:
-        self._head_timer = None
         if self._head_bytes:
-            self._refuse(b"408 Request Timeout", b"the request's headers took too long")
+            self._refuse(b"408 Request Timeout", b"too_slow", b"the headers were not complete in time")
         else:
             self.transport.close()
 
-    def _refuse(self, status: bytes, message: bytes) -> None:
+    def _body_late(self) -> None:
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._refuse(b"408 Request Timeout", b"too_slow", b"the body was not complete in time")
+
+    def _refuse(self, status: bytes, code: bytes, message: bytes) -> None:
+        """Answer and close; the application, if it waits for the body, is told that the client is gone."""
         if self.transport.is_closing():
             return
-        body = b'{"code":"head_refused","message":"%s","detail":"%s"}' % (message, message)
-        head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(head % (status, len(body)) + body)
+        body = b'{"code":"%s","message":"%s","detail":"%s"}' % (code, message, message)
+        self.transport.write(
+            b"HTTP/1.1 %s\r\ncontent-type: application/json\r\naccess-control-allow-origin: *\r\n"
+            b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (status, len(body), body)
+        )
         self.transport.close()
 
 

@@ -91,7 +91,7 @@ def build(
     api.include_router(import_routes(imports, auth))
     api.include_router(settings_routes(feed, settings.ingest_public_url))
     describe_events(api)
-    rest = Guarded(api, body_bytes_max=1 << 20, body_seconds=settings.ingest_body_seconds)
+    rest = Guarded(api, body_bytes_max=1 << 20)
     return HouseApp(EventDoor(rest, intake, senders, feed, clock, settings, inflight, counts), life)
 
 

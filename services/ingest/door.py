@@ -23,7 +23,7 @@ from services.ingest.settings import IngestSettings
 from shared.access import WRITE, Key
 from shared.clock import Clock
 from shared.definitions import DefinitionsFeed
-from shared.errors import NotAllowed, RaftarError, Rejected, Stopped, TooLarge
+from shared.errors import NotAllowed, RaftarError, Stopped, TooLarge
 from shared.events import PUBLIC
 from shared.httpd import Problem, fault_problem, headers_of, presented, problem, problem_of, status_of
 from shared.telemetry import where
@@ -77,12 +77,6 @@ class ClientGone(Exception):
     """The client left before its request was whole; there is nobody to answer."""
 
 
-class TooSlow(Rejected):
-    """The body was not complete in time."""
-
-    code = "too_slow"
-
-
 class EventDoor:
     """ASGI: answers the event routes itself and passes everything else on."""
 
@@ -101,7 +95,6 @@ class EventDoor:
         self._clock, self._inflight, self._counts = clock, inflight, counts
         self._body_bytes_max = settings.ingest_body_bytes_max
         self._inflated_bytes_max = settings.ingest_inflated_bytes_max
-        self._body_seconds = settings.ingest_body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = ROUTES.get(scope["path"]) if scope["type"] == "http" else None
@@ -148,11 +141,8 @@ class EventDoor:
     # --- the body ---------------------------------------------------------------------------------------------
 
     async def _body(self, receive: Receive, headers: dict[bytes, bytes], held: "_Held") -> bytes:
-        try:
-            async with asyncio.timeout(self._body_seconds):
-                body = await self._read(receive, held)
-        except TimeoutError:
-            raise TooSlow(f"the body was not complete within {self._body_seconds:g} seconds") from None
+        """The body, inflated. A slow one is ended by the protocol (`serving`); we hear that the client is gone."""
+        body = await self._read(receive, held)
         if not body.startswith(wire.GZIP_MAGIC):
             return body  # a header that says gzip over a plain body is a proxy's leftover
         if len(body) > INLINE_GZIP_BYTES:
@@ -262,8 +252,6 @@ def _error_answer(error: RaftarError) -> tuple[int, Headers, bytes]:
     if isinstance(error, Stopped):
         _log.error("the door cannot work", reason=str(error))
     extra = [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
-    if isinstance(error, TooSlow):
-        return _answer(408, problem_of(error), *extra, (b"connection", b"close"))
     if isinstance(error, TooBusy | TooLarge):
         extra.append((b"connection", b"close"))  # the rest of the body may still be coming
     return _answer(status_of(error), problem_of(error), *extra)

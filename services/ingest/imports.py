@@ -91,6 +91,8 @@ class Imports:
 
     def leave(self, workspace: str, import_ids: set[str]) -> None:
         """That request was appended, or failed."""
+        if not import_ids:
+            return
         for import_id in import_ids:
             self._all[workspace, import_id].in_flight -= 1
         self._left.set()

@@ -14,7 +14,7 @@ from services.ingest.domain.terms import ROOT_PATH, Admitted, AdmittedLink, Arri
 from services.ingest.imports import Imports
 from services.ingest.metrics import Counts
 from services.ingest.senders import Senders
-from services.ingest.wire import Envelope, Item, is_deduplicable
+from services.ingest.wire import Envelope, Item
 from shared.clock import Clock
 from shared.errors import InvalidField, NotAccepting, RaftarError, TooLarge
 from shared.ids import derived_id
@@ -102,6 +102,15 @@ class Request:
     native: bool
 
 
+@dataclass(slots=True)
+class _Sorted:
+    """The results of one request by what becomes of them, and the imports they belong to."""
+
+    accepted: list[Admitted | AdmittedLink]
+    refused: list[Refused]
+    import_ids: set[str]
+
+
 class Intake:
     """Takes requests in. One for all event routes, so that they cannot drift apart."""
 
@@ -130,21 +139,18 @@ class Intake:
         if len(items) > self._limits.items:
             raise TooLarge(f"a request takes {self._limits.items} items (RAFTAR_INGEST_ITEMS_MAX), not {len(items)}")
         results = await self._admit(request)
-        if any(type(result) is Refused for result in results):
-            self._count_refused(results)
-            if request.envelope.single:
-                raise _refusal(results[0])
         await self._keep(request, results)
         return results
 
     async def _admit(self, request: Request) -> list[Result]:
         items = request.envelope.items
+        if len(items) <= ITEMS_AT_ONCE:
+            return [self._admit_one(request, item) for item in items]
         results: list[Result] = []
         for start in range(0, len(items), ITEMS_AT_ONCE):
-            if start:
-                await asyncio.sleep(0)
             results += [self._admit_one(request, item) for item in items[start : start + ITEMS_AT_ONCE]]
-        return [self._in_open_import(result, items[i], request) for i, result in enumerate(results)]
+            await asyncio.sleep(0)
+        return results
 
     def _admit_one(self, request: Request, item: Item) -> Result:
         if item.unreadable:
@@ -155,36 +161,49 @@ class Intake:
         context = request.envelope.context
         return admit_segment(request.kind, item.value, item.raw, sender, arrival, context, new_id, limits)
 
-    def _in_open_import(self, result: Result, item: Item, request: Request) -> Result:
-        import_id = _import_of(result)
-        if not import_id:
-            return result
-        reason = self._imports.why_not(request.sender.workspace, import_id)
-        return Refused("import_not_open", "import_id", reason, item.raw) if reason else result
-
-    async def _keep(self, request: Request, results: Sequence[Result]) -> None:
-        """Append the accepted and the refused. No await may come between the last look at imports and `enter`.
+    async def _keep(self, request: Request, results: list[Result]) -> None:
+        """Append the accepted and the refused. No await may come between `_sort` and `enter`: an import could close.
 
         A refused item's id is a hash of it, so that the retry of a whole batch keeps it once.
         """
-        accepted = [result for result in results if not isinstance(result, Refused)]
-        refused = [_shortened(result) for result in results if isinstance(result, Refused)]
         sender, arrival = request.sender, request.arrival
+        sorted_out = self._sort(request, results)
+        if sorted_out.refused and request.envelope.single:
+            raise _refusal(sorted_out.refused[0])
         seal = self._senders.sealing(sender.workspace, arrival.received_at)
-        import_ids = {import_id for import_id in map(_import_of, accepted) if import_id}
-        self._imports.enter(sender.workspace, import_ids)
+        self._imports.enter(sender.workspace, sorted_out.import_ids)
         try:
-            if accepted:
-                await self._append(TOUCHPOINTS, pack(accepted, sender, arrival, self._partitions, seal))
-            if refused:
+            if sorted_out.accepted:
+                await self._append(TOUCHPOINTS, pack(sorted_out.accepted, sender, arrival, self._partitions, seal))
+            if sorted_out.refused:
+                refused = [_shortened(one) for one in sorted_out.refused]
                 ids = (derived_id("failed", sender.workspace, sender.source, one.item) for one in refused)
                 records = pack_failed(refused, sender, arrival, FAILED_PARTITIONS, seal, ids.__next__)
                 await self._append(TOUCHPOINTS_FAILED, records)
         finally:
-            if import_ids:
-                self._imports.leave(sender.workspace, import_ids)
-        self._counts.accepted += len(accepted)
-        self._counts.not_deduplicable += sum(not is_deduplicable(result) for result in accepted)
+            self._imports.leave(sender.workspace, sorted_out.import_ids)
+        self._counts.accepted += len(sorted_out.accepted)
+
+    def _sort(self, request: Request, results: list[Result]) -> "_Sorted":
+        """What to append where, after a last look at the imports; refusals it adds are put into `results` too."""
+        found = _Sorted([], [], set())
+        for index, result in enumerate(results):
+            touchpoint = result.touchpoint if type(result) is AdmittedLink else result
+            if type(touchpoint) is Admitted and touchpoint.import_id:
+                reason = self._imports.why_not(request.sender.workspace, touchpoint.import_id)
+                if reason:
+                    raw = request.envelope.items[index].raw
+                    result = results[index] = Refused("import_not_open", "import_id", reason, raw)
+                else:
+                    found.import_ids.add(touchpoint.import_id)
+            if type(touchpoint) is Admitted and not touchpoint.deduplicable:
+                self._counts.not_deduplicable += 1
+            if isinstance(result, Refused):
+                self._counts.refused(result.code)
+                found.refused.append(result)
+            else:
+                found.accepted.append(result)
+        return found
 
     async def _append(self, topic: str, records: list[Outgoing]) -> None:
         began = self._clock.monotonic()
@@ -199,21 +218,10 @@ class Intake:
         self._health.worked()
         self._counts.append_seconds.observe(self._clock.monotonic() - began)
 
-    def _count_refused(self, results: Sequence[Result]) -> None:
-        for result in results:
-            if isinstance(result, Refused):
-                self._counts.refused(result.code)
 
-
-def _refusal(result: Result) -> InvalidField:
-    assert isinstance(result, Refused)  # noqa: S101
-    path = "" if result.path == ROOT_PATH else result.path
-    return InvalidField(path, result.reason, result.code)
-
-
-def _import_of(result: Result) -> str:
-    touchpoint = result.touchpoint if isinstance(result, AdmittedLink) else result
-    return touchpoint.import_id if isinstance(touchpoint, Admitted) else ""
+def _refusal(refused: Refused) -> InvalidField:
+    path = "" if refused.path == ROOT_PATH else refused.path
+    return InvalidField(path, refused.reason, refused.code)
 
 
 def _shortened(refused: Refused) -> Refused:

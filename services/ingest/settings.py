@@ -59,6 +59,7 @@ class IngestSettings(HouseSettings):
             host=self.host,
             port=self.ingest_port,
             header_seconds=self.ingest_header_seconds,
+            body_seconds=self.ingest_body_seconds,
             keep_alive_seconds=self.ingest_keep_alive_seconds,
             drain_seconds=self.ingest_drain_seconds,
             trusted_proxies=self.ingest_trusted_proxies,

@@ -228,6 +228,8 @@ def is_deduplicable(result: Result) -> bool:
 
 def segment_answer(results: Sequence[Result]) -> bytes:
     """`{"success":true}`, and for people who look: what failed and what cannot be deduplicated."""
+    if all(type(result) is Admitted and result.deduplicable for result in results):
+        return ACCEPTED
     failed = [
         {"index": i, "code": r.code, "field": field_path(r, i, "batch"), "reason": r.reason}
         for i, r in enumerate(results)
