@@ -27,7 +27,7 @@ RECIPE = Path(__file__).parent / "kafka_jars" / "pom.xml"
 START_SECONDS = 90.0
 """A start after a kill -9 recovers every partition first; on a slow machine with many topics that takes a while."""
 
-_DIE_WITH_PARENT = """
+DIE_WITH_PARENT = """
 import os, sys
 if sys.platform == "linux":
     import ctypes
@@ -136,7 +136,7 @@ class Broker:
                 subprocess.run(["java", "-cp", classpath, *tool], check=True, stdout=output, stderr=output)
             java = ["java", f"-Xmx{self._heap_mb}m", "-Xms256m", "-cp", classpath, "kafka.Kafka", str(properties)]
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, *java],
+                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, *java],
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
