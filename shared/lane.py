@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from shared.checkpoint import Claim
 from shared.errors import Fenced
 
+BATCH_RECORDS_MAX = 500
+
 
 @dataclass(slots=True)
 class Lane:
@@ -18,6 +20,16 @@ class Lane:
     relayed_to: int = 0
     probe: tuple[int, int] | None = None  # (our clock before, the end then asked for)
     stopped: str = ""  # why it must not go on until a person acts
+    records_max: int = BATCH_RECORDS_MAX  # smaller after a failure: a batch must fit the database's time-outs
+
+    def failed(self) -> None:
+        """A step did not get through: try less at once."""
+        self.claim = None
+        self.records_max = max(1, self.records_max // 4)
+
+    def folded(self) -> None:
+        """A step got through: try more at once, up to the usual."""
+        self.records_max = min(BATCH_RECORDS_MAX, self.records_max * 2)
 
     def held(self) -> Claim:
         """The claim; Fenced when it was lost."""

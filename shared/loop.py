@@ -137,7 +137,7 @@ class Worker:
                 _log.error("partition stopped", topic=self.topic, partition=lane.partition, why=str(error))
                 return
             except Exception as error:
-                lane.claim = None
+                lane.failed()
                 self.tally.failures += 1
                 pause = min(PAUSE_SECONDS_MAX, pause * 2)
                 _log.warning("lane paused", topic=self.topic, partition=lane.partition, error=named(error))
@@ -186,13 +186,16 @@ class Worker:
         await self._take_turn(lane)
         while True:
             position = lane.held().position
-            batch = await self._log.read(self.topic, lane.partition, position, wait_seconds=READ_WAIT_SECONDS)
+            batch = await self._log.read(
+                self.topic, lane.partition, position, records_max=lane.records_max, wait_seconds=READ_WAIT_SECONDS
+            )
             if batch.next_position == position:
                 lane.held()
                 continue
             async with lane.lock:
                 lane.claim = await self._projection.fold(lane.held(), batch)
                 lane.claim = await self._projection.turn(lane.claim)
+            lane.folded()
             self.tally.folded_records += len(batch.records)
             self.wake()
             self._ownership.progress(self.topic, {lane.partition: batch.next_position})
