@@ -24,8 +24,8 @@ GC_THRESHOLDS = (50_000, 20, 100)
 class Serving:
     """Where and how to listen.
 
-    `port` 0 takes a free one (the log line `listening` names it) · `header_seconds`, `header_bytes_max`: for a request's
-    head · `body_seconds`: for its body, counted from there · `keep_alive_seconds`: for an idle connection ·
+    `port` 0 takes a free one (the log line `listening` names it) · `header_seconds`, `header_bytes_max`: of a
+    request's head · `body_seconds`: of its body, from there on · `keep_alive_seconds`: of an idle connection ·
     `drain_seconds`: not ready, but still serving, after the first signal · `stop_seconds`: requests in flight may take
     this long then · `trusted_proxies`: addresses whose X-Forwarded-For is believed ("" = none).
     """

@@ -14,7 +14,7 @@ from shared.codec import encode
 from shared.definitions import DefinitionsFeed
 from shared.errors import Conflict, NotFound
 from shared.events import Fact, KeyRevoked
-from shared.httpd import Auth, json_response
+from shared.httpd import Auth, json_response, problem
 from shared.log.port import Log, Outgoing
 from shared.topics import DEFINITIONS
 
@@ -145,12 +145,13 @@ def settings_routes(feed: DefinitionsFeed, public_url: str) -> APIRouter:
 
     @router.get("/v1/projects/{write_key}/settings", summary="Settings of a Segment browser source.")
     async def settings(write_key: str, request: Request) -> Response:
+        headers = {"cache-control": "no-store", "access-control-allow-origin": "*"}
         if feed.access.key(write_key) is None:
-            raise NotFound("no such write key")
+            return json_response(problem("not_found", "no such write key"), 404, headers)
         protocol, _, host = (public_url or str(request.base_url)).rstrip("/").partition("://")
         destination = {"apiKey": write_key, "apiHost": f"{host}/v1", "protocol": protocol}
         answer = {"integrations": {"Segment.io": destination}, "metrics": {"sampleRate": 0}}
-        return json_response(answer, headers={"cache-control": "no-store"})
+        return json_response(answer, headers=headers)
 
     return router
 
