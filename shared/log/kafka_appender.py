@@ -222,3 +222,4 @@ def _abandon(producer: Any) -> None:
         producer.close(1)
     except KafkaError as error:
         _log.warning("kafka_producer_abandoned", error=str(error))
+        producer._closed = True  # else the garbage collector would close, and wait, once more

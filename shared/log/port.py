@@ -80,7 +80,9 @@ class Log(Protocol):
     ) -> Batch:
         """Records from `position` on; waits up to `wait_seconds` for the first one, then returns what is there.
 
-        At least one record is returned when one exists, whatever `bytes_max`. Raises OutOfRange, never resets.
+        At least one record is returned when one exists, whatever `bytes_max`. Raises OutOfRange, never resets, and
+        Rejected for an unknown topic or partition. While the log cannot be reached, and once it is closed, it returns
+        empty. Reads of one partition from different positions at once do not disturb each other.
         """
 
     async def release(self, topic: str, partition: int) -> None:
@@ -88,7 +90,8 @@ class Log(Protocol):
 
     async def bounds(self, topic: str) -> dict[int, Bounds]:
         """Bounds of every partition, asked from the log itself: `end` covers every append that was stamped
-        before this call was made, as far as the log can know it (see the adapter's clock allowance)."""
+        before this call was made, as far as the log can know it (see the adapter's clock allowance). Raises
+        NotAccepting when the log does not answer."""
 
     async def identity(self, topic: str) -> str:
         """The log's own id of this topic: another one means another log."""

@@ -43,26 +43,25 @@ class _OpenTopic:
         self._ends = list(self._watch.heads().next)
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
         self._reading = ThreadPoolExecutor(1, thread_name_prefix=f"log-reader-{path.stem}")
-        self._writer: Writer | None = None
+        self.writer: Writer | None = None
 
-    @property
-    def writer(self) -> Writer:
-        """The writer thread, started at its first use."""
-        if self._writer is None:
-            self._writer = Writer(
-                TopicFile(
-                    self._path,
-                    self._log.clock,
-                    writes=True,
-                    synchronous=self._log.synchronous if self._flushed else "NORMAL",
-                    bytes_max=self._log.topic_bytes_max,
-                ),
-                asyncio.get_running_loop(),
-                self._settled,
-                disk_reserve_bytes=self._log.disk_reserve_bytes,
-                wrote=self._log.wrote,
-            )
-        return self._writer
+    def start_writer(self) -> Writer:
+        """The writer thread, started at its first use: most processes only read most topics."""
+        file = TopicFile(
+            self._path,
+            self._log.clock,
+            writes=True,
+            synchronous=self._log.synchronous if self._flushed else "NORMAL",
+            bytes_max=self._log.topic_bytes_max,
+        )
+        self.writer = Writer(
+            file,
+            asyncio.get_running_loop(),
+            self._settled,
+            disk_reserve_bytes=self._log.disk_reserve_bytes,
+            wrote=self._log.wrote,
+        )
+        return self.writer
 
     async def fetch(self, topic: str, partition: int, position: int, records_max: int, bytes_max: int) -> Batch:
         """Read once, in the topic's reading thread."""
@@ -109,8 +108,8 @@ class _OpenTopic:
 
     def close(self) -> None:
         """Commit what is queued, end the threads, close the connections. Blocks."""
-        if self._writer is not None:
-            self._writer.finish()
+        if self.writer is not None:
+            self.writer.finish()
         self._reading.shutdown()
         self.file.close()
         self._watch.close()
@@ -124,8 +123,9 @@ class _OpenTopic:
                         future.set_result(None)
 
     def _settled(self, group: Sequence[Request], results: Sequence[object], heads: Heads | None) -> None:
-        self._log.landed(sum(request.size for request in group))
+        landed = 0
         for request, result in zip(group, results, strict=True):
+            landed += request.size
             future: asyncio.Future[object] = request.future  # type: ignore[assignment]
             if future.done():  # its caller was cancelled; the records are in the log all the same
                 continue
@@ -133,6 +133,7 @@ class _OpenTopic:
                 future.set_exception(result)
             else:
                 future.set_result(result)
+        self._log.landed(landed)
         if heads is not None:
             self._grown(heads)
 
@@ -185,9 +186,10 @@ class SqliteLog:
             raise NotAccepting(f"{self._inflight_bytes >> 20} MiB wait for the disk already")
         if not records:
             return []
-        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        writer = opened.writer or opened.start_writer()
+        future: asyncio.Future[list[int]] = writer.loop.create_future()
         self._inflight_bytes += size
-        opened.writer.put(Append(future, records, size))
+        writer.put(Append(future, records, size))
         return await future
 
     async def read(
@@ -223,7 +225,7 @@ class SqliteLog:
         if self._closed:
             raise NotAccepting("the log is closed")
         future: asyncio.Future[dict[int, Bounds]] = asyncio.get_running_loop().create_future()
-        opened.writer.put(AskBounds(future))
+        (opened.writer or opened.start_writer()).put(AskBounds(future))
         return await future
 
     async def identity(self, topic: str) -> str:

@@ -71,9 +71,10 @@ class _Chunk:
 
 def pack(records: Sequence[Outgoing]) -> bytes:
     """A chunk's body: how many, the length of each key and value (u32 little-endian), then their bytes."""
-    lengths = [length for _, value, key in records for length in (len(key), len(value))]
-    head = struct.pack(f"<I{len(lengths)}I", len(records), *lengths)
-    return b"".join((head, *(part for _, value, key in records for part in (key, value))))
+    parts: list[bytes] = []
+    for _, value, key in records:
+        parts += (key, value)
+    return b"".join((struct.pack(f"<I{len(parts)}I", len(records), *map(len, parts)), *parts))
 
 
 def unpack(body: bytes, first: int, recorded_at: int, position: int) -> list[Record]:

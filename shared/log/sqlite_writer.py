@@ -41,7 +41,7 @@ Settled = Callable[[Sequence[Request], Sequence[object], Heads | None], None]
 
 
 class Writer:
-    """Owns the writing connection and the thread. `put` never waits."""
+    """Owns the writing connection and the thread. `put` queues a request for the next transaction and never waits."""
 
     def __init__(
         self,
@@ -52,15 +52,12 @@ class Writer:
         disk_reserve_bytes: int,
         wrote: Callable[[int], None],
     ) -> None:
-        self._file, self._loop, self._settled = file, loop, settled
+        self._file, self.loop, self._settled = file, loop, settled
         self._disk_reserve_bytes, self._wrote = disk_reserve_bytes, wrote
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self.put = self._queue.put
         self._thread = threading.Thread(target=self._run, name=f"log-writer-{file.path.stem}", daemon=True)
         self._thread.start()
-
-    def put(self, request: Request) -> None:
-        """Queue a request for the next transaction."""
-        self._queue.put(request)
 
     def finish(self) -> None:
         """Commit all that is queued, then end the thread and close its connection. Blocks."""
@@ -75,8 +72,8 @@ class Writer:
             if not group:
                 continue
             results, heads = self._write(group)
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._settled, group, results, heads)
+            if not self.loop.is_closed():
+                self.loop.call_soon_threadsafe(self._settled, group, results, heads)
 
     def _next_group(self) -> tuple[list[Request], bool]:
         """All that waits now, up to the group's size; and whether the end was met."""

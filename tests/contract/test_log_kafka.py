@@ -15,7 +15,7 @@ from shared.clock import SystemClock
 from shared.errors import NotAccepting, OutcomeUnknown
 from shared.log.kafka import KafkaLog
 from shared.log.kafka_ownership import KafkaOwnership
-from shared.log.port import Outgoing, Topic
+from shared.log.port import Outgoing, Ownership, Topic
 from tests.support.broker import NewBroker
 from tests.support.kafka_broker import Broker
 from tests.support.logs import PROJECT, Place, read_all, texts, values
@@ -102,8 +102,8 @@ async def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_and_stays_
     await until(lambda: len(load.acked) > 300 and load.read_count() > 100, 30, "the load runs")
     broker.kill9()
     before = len(load.acked)
+    # Two rounds of callers that each waited out the delivery time-out: the outage is longer than it.
     await until(lambda: len(load.failed) >= 32, 30, "appends fail while the broker is away")
-    await asyncio.sleep(4)  # the outage itself: longer than the delivery time-out
     broker.launch()
     await asyncio.to_thread(broker.wait_until_ready)
     await until(lambda: len(load.acked) > before + 500, 60, "appends go on by themselves")
@@ -266,7 +266,7 @@ async def test_two_workers_share_sixteen_partitions_and_one_takes_over(shared_pl
     group = f"group-{topic}"
     everything = frozenset(range(16))
 
-    def worker() -> KafkaOwnership:
+    def worker() -> Ownership:
         return KafkaOwnership(shared_place.place, group, [topic], SystemClock())
 
     one, two = worker(), worker()

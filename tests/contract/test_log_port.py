@@ -113,7 +113,7 @@ async def test_a_waiting_reader_is_woken_by_an_append(place: Place) -> None:
     for number in range(15):
         position = (await log.bounds(topic))[1].end
         waiting = asyncio.create_task(log.read(topic, 1, position, wait_seconds=10))
-        await asyncio.sleep(0.03)  # not a wait for a condition: the reader must be asleep when the append comes
+        assert not (await log.read(topic, 0, 0, wait_seconds=0.03)).records  # meanwhile the other falls asleep
         await log.append(topic, values(1, str(number)))
         acked = time.monotonic()
         batch = await waiting
@@ -204,10 +204,10 @@ async def test_a_reader_may_go_back_and_skip_forward(place: Place) -> None:
 
 async def test_cancelled_calls_leave_the_log_as_it_was(place: Place) -> None:
     log = place.open()
-    topic = await place.topic(log, 1)
+    topic = await place.topic(log, 2)
     await log.append(topic, values(0, "first"))
     read = asyncio.create_task(log.read(topic, 0, 1, wait_seconds=30))
-    await asyncio.sleep(0.05)
+    assert not (await log.read(topic, 1, 0, wait_seconds=0.05)).records  # meanwhile the other falls asleep
     read.cancel()
     append = asyncio.create_task(log.append(topic, values(0, "perhaps")))
     await asyncio.sleep(0)

@@ -10,7 +10,8 @@ import pytest
 
 from shared.clock import FrozenClock, SystemClock
 from shared.errors import LogMismatch, NotAccepting, OutOfRange
-from shared.log.port import Outgoing, Topic
+from shared.log.ownership import AllPartitions
+from shared.log.port import Outgoing, Ownership, Topic
 from shared.log.sqlite import SqliteLog
 from tests.support.logs import Place, read_all, read_to_end, texts, values
 
@@ -53,7 +54,7 @@ async def test_a_reader_sees_another_processes_appends_within_moments(place: Pla
     taken = []
     for number in range(20):
         waiting = asyncio.create_task(reader.read(topic, 1, number, wait_seconds=10))
-        await asyncio.sleep(0.03)  # not a wait for a condition: the reader must be asleep when the append comes
+        assert not (await reader.read(topic, 0, 0, wait_seconds=0.03)).records  # meanwhile the other falls asleep
         await writer.append(topic, values(1, str(number)))
         acked = time.monotonic()
         assert (await waiting).records[0].value == b"%d" % number
@@ -166,6 +167,15 @@ async def test_the_write_ahead_log_does_not_grow_without_end(place: Place) -> No
     write_ahead = Path(place.place) / f"{topic}.sqlite-wal"
     assert write_ahead.stat().st_size < 64 << 20
     assert sum(len(records) for records in (await read_all(log, topic)).values()) == 800
+
+
+async def test_the_embedded_owner_has_all_partitions() -> None:
+    ownership: Ownership = AllPartitions(16)
+    await ownership.start()
+    assert ownership.assigned() == frozenset(range(16))
+    assert ownership.generation() == ownership.generation()
+    ownership.progress("touchpoints", {0: 1})
+    await ownership.close()
 
 
 async def test_identities_of_two_folders_differ(tmp_path: Path) -> None:
