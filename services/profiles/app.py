@@ -1,0 +1,184 @@
+"""The composition root of profiles: the only place that picks log, database and ownership and starts the workers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from sqlalchemy.exc import DBAPIError
+
+from services.profiles.crew import Keeper, Watch
+from services.profiles.decisions import DecisionsProjection
+from services.profiles.domain.step import House
+from services.profiles.failed import FailedProjection
+from services.profiles.fold import TouchpointsProjection
+from services.profiles.linking import Linking
+from services.profiles.metrics import ProfilesMetrics
+from services.profiles.opening import Leaves, Openers, Secrets
+from services.profiles.routes import Desk, customer_routes, tie_routes
+from services.profiles.routes_failed import FailedDesk, failed_routes
+from services.profiles.settings import ProfilesSettings
+from services.profiles.store import SqlStore
+from shared.clock import Clock, SystemClock
+from shared.database import Database, fetch, open_database
+from shared.definitions import DefinitionsFeed
+from shared.errors import Stopped
+from shared.httpd import Auth, Checks, HouseApp, Life, finish, new_app
+from shared.keyring import Keyring
+from shared.lane import named
+from shared.log.ownership import AllPartitions
+from shared.log.port import RECORD_BYTES_MAX, Log, Ownership
+from shared.log.sqlite import SqliteLog
+from shared.loop import Projection, Worker
+from shared.relay import Relaying
+from shared.telemetry import Telemetry
+from shared.topics import CHURN_ALERTS, FAILED_PARTITIONS, SEGMENT_CHANGES, TOUCHPOINTS, TOUCHPOINTS_FAILED, topics
+
+DESCRIPTION = (
+    "Who is this customer, what happened, and why does Raftar say so? Reads need a secret key with the scope `read`, "
+    "links one with `act`. Everything belongs to the key's workspace."
+)
+GROUP = "raftar-profiles"
+
+Owns = Callable[[str], Ownership]
+"""topic → a fresh ownership of its partitions."""
+
+
+def build(
+    settings: ProfilesSettings,
+    *,
+    log: Log,
+    database: Database,
+    clock: Clock,
+    keyring: Secrets,
+    feed: DefinitionsFeed,
+    ownership: Owns,
+    owns_stores: bool = False,
+) -> HouseApp:
+    """Profiles as one ASGI application; its lifespan starts and ends the workers and the feed.
+
+    The database's tables must be there (`python -m services migrate`). `owns_stores`: the lifespan closes log and
+    database.
+    """
+    life, telemetry, store = Life(), Telemetry(), SqlStore(database)
+    openers, leaves = Openers(keyring, clock), Leaves(keyring, feed)
+    touchpoints = TouchpointsProjection(store, House(settings.partitions, RECORD_BYTES_MAX), openers.open)
+    decisions = [DecisionsProjection(store, topic) for topic in (SEGMENT_CHANGES, CHURN_ALERTS)]
+    failed = FailedProjection(store)
+
+    def keeper(projection: Projection, relaying: Relaying | None = None) -> Keeper:
+        topic = projection.topic
+        return Keeper(topic, lambda: Worker(log, ownership(topic), projection, clock, relaying))
+
+    folding = keeper(touchpoints, Relaying(settings.partitions, True, settings.allowance_ms))
+    keepers = [folding, *map(keeper, decisions), keeper(failed)]
+    watch = Watch(log, database, clock, keepers)
+    tallies = {one.topic: one.tally for one in decisions}
+    telemetry.registry.register(ProfilesMetrics(touchpoints.tally, tallies, failed.tally, watch, feed))
+
+    async def ready() -> Checks:
+        missing = leaves.missing()
+        age_seconds = feed.age_seconds()
+        return {
+            "database": await _answers(database),
+            "definitions": {
+                "ok": age_seconds <= settings.profiles_feed_stale_seconds,
+                "age_seconds": round(age_seconds, 3) if feed.read_at_monotonic is not None else None,
+            },
+            "secrets": {"ok": not missing, "missing_workspaces": missing},
+            **{one.topic: watch.check(one) for one in keepers},
+        }
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await _check_tables(database)
+            await log.ensure(topics(settings.partitions))
+            await feed.start()
+            tasks = [asyncio.create_task(one.run(), name=f"keeper {one.topic}") for one in keepers]
+            tasks.append(asyncio.create_task(watch.run(), name="watch"))
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await feed.close()
+        finally:
+            if owns_stores:
+                await asyncio.gather(log.close(), database.close())
+
+    api = new_app(
+        title="Raftar profiles",
+        description=DESCRIPTION,
+        version="1",
+        telemetry=telemetry,
+        life=life,
+        ready=ready,
+        lifespan=lifespan,
+    )
+    auth = Auth(lambda: feed.access)
+    linking = Linking(store, leaves, clock, settings.partitions, folding.wake)
+    api.include_router(tie_routes(linking, auth))
+    api.include_router(customer_routes(Desk(database, clock, leaves), auth))
+    api.include_router(failed_routes(FailedDesk(database, openers.open), auth))
+    return finish(api, life, body_bytes_max=64 << 10)
+
+
+def from_settings(settings: ProfilesSettings) -> HouseApp:
+    """Profiles on the log, database and keys the settings name; its lifespan closes what this opens."""
+    clock = SystemClock()
+    log = _open_log(settings, clock)
+    return build(
+        settings,
+        log=log,
+        database=open_database(settings.database_url, settings.data_dir, "profiles"),
+        clock=clock,
+        keyring=Keyring(settings.data_dir),
+        feed=DefinitionsFeed(log, clock),
+        ownership=ownership_of(settings, clock),
+        owns_stores=True,
+    )
+
+
+def ownership_of(settings: ProfilesSettings, clock: Clock) -> Owns:
+    """A consumer group for each topic on Kafka; embedded, this process folds everything."""
+    if not settings.kafka_bootstrap:
+        counts = {TOUCHPOINTS_FAILED: FAILED_PARTITIONS}
+        return lambda topic: AllPartitions(counts.get(topic, settings.partitions))
+    from shared.log.kafka_ownership import KafkaOwnership  # an embedded house starts without the Kafka client
+
+    def joined(topic: str) -> Ownership:
+        group = GROUP if topic == TOUCHPOINTS else f"{GROUP}.{topic}"
+        return KafkaOwnership(settings.kafka_bootstrap, group, (topic,), clock)
+
+    return joined
+
+
+def _open_log(settings: ProfilesSettings, clock: Clock) -> Log:
+    """Kafka when bootstrap servers are named, else SQLite files in the data folder."""
+    if settings.kafka_bootstrap:
+        from shared.log.kafka import KafkaLog
+
+        return KafkaLog(settings.kafka_bootstrap, clock)
+    return SqliteLog(settings.log_dir, clock)
+
+
+async def _check_tables(database: Database) -> None:
+    try:
+        async with database.snapshot() as connection:
+            await fetch(connection, "SELECT leaf FROM leaf LIMIT 1")
+    except DBAPIError as error:
+        raise Stopped(
+            f"the profiles database has no tables ({named(error)}); run `python -m services migrate`"
+        ) from None
+
+
+async def _answers(database: Database) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(2.0), database.snapshot() as connection:
+            await fetch(connection, "SELECT 1")
+    except (DBAPIError, OSError, TimeoutError) as error:
+        return {"ok": False, "reason": type(error).__name__}
+    return {"ok": True}

@@ -1,0 +1,85 @@
+"""Folds what scoring decided (`segment-changes`, `churn-alerts`) into the rows that people read beside a profile."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.profiles import tables
+from services.profiles.domain.decided import (
+    AlertRow,
+    StandingRow,
+    decided_of,
+    holding_alerts,
+    holding_standings,
+)
+from services.profiles.domain.rows import ParkedRow
+from services.profiles.store import SqlStore, SqlTransaction
+from shared import checkpoint
+from shared.checkpoint import Claim
+from shared.database import insert_rows
+from shared.errors import Poison
+from shared.log.port import Batch
+
+_LATER_STAGE = ", ".join(
+    f"{column} = CASE WHEN excluded.sequence > standing.sequence THEN excluded.{column} ELSE standing.{column} END"
+    for column in ("stage", "stage_at", "reasons", "sequence")
+)
+_LATER_RISK = ", ".join(
+    f"{column} = CASE WHEN (excluded.risk_at, excluded.risk_ppm) > (standing.risk_at, standing.risk_ppm) "
+    f"THEN excluded.{column} ELSE standing.{column} END"
+    for column in ("risk_ppm", "risk_at")
+)
+_STANDING_HOLDS = f"ON CONFLICT (customer) DO UPDATE SET {_LATER_STAGE}, {_LATER_RISK}"
+_ALERT_HOLDS = """ON CONFLICT (id) DO UPDATE SET customer = excluded.customer, revision = excluded.revision,
+state = excluded.state, body = excluded.body WHERE excluded.revision > alert.revision"""
+
+
+@dataclass(slots=True)
+class DecisionTally:
+    """What folding decisions counts."""
+
+    records: int = 0
+    parked: int = 0
+
+
+@dataclass(slots=True)
+class DecisionsProjection:
+    """Folds one topic of decisions. Any order and any repetition gives the same rows."""
+
+    store: SqlStore
+    topic: str
+    tally: DecisionTally = field(default_factory=DecisionTally)
+
+    async def fold(self, claim: Claim, batch: Batch) -> Claim:
+        """Fold a batch in one transaction; what is no decision is parked. Raises Fenced."""
+        standings: list[StandingRow] = []
+        alerts: list[AlertRow] = []
+        parked: list[ParkedRow] = []
+        for record in batch.records:
+            try:
+                standing, alert = decided_of(record.value)
+            except Poison as error:
+                at = (claim.topic, claim.partition, record.position, -1)
+                parked.append(
+                    ParkedRow(*at, "", "", str(error).replace("\0", "\ufffd"), record.value, record.recorded_at)
+                )
+                continue
+            standings += [standing] if standing else []
+            alerts += [alert] if alert else []
+        async with self.store.database.transaction() as connection:
+            moved = await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
+            await _keep(connection, holding_standings(standings), holding_alerts(alerts))
+            await SqlTransaction(connection, self.store.database.is_sqlite).park(parked)
+        self.tally.records += len(batch.records)
+        self.tally.parked += len(parked)
+        return moved
+
+    async def turn(self, claim: Claim) -> Claim:
+        """Nothing is due here."""
+        return claim
+
+
+async def _keep(connection: AsyncConnection, standings: Sequence[StandingRow], alerts: Sequence[AlertRow]) -> None:
+    await insert_rows(connection, tables.standing, StandingRow._fields, standings, _STANDING_HOLDS)
+    await insert_rows(connection, tables.alert, AlertRow._fields, alerts, _ALERT_HOLDS)
