@@ -1,0 +1,1 @@
+"""The log: one port, an embedded adapter on SQLite files and one on Apache Kafka."""
