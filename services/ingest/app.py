@@ -9,9 +9,10 @@ from fastapi import FastAPI
 
 from services.ingest.door import EventDoor
 from services.ingest.imports import Imports
-from services.ingest.intake import Inflight, Intake, LogHealth
+from services.ingest.intake import Intake
 from services.ingest.metrics import Counts, DoorMetrics
 from services.ingest.openapi import describe_events
+from services.ingest.pressure import Inflight, LogHealth
 from services.ingest.routes import import_routes, key_routes, settings_routes
 from services.ingest.senders import Secrets, Senders
 from services.ingest.settings import IngestSettings

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.ingest import wire
 from services.ingest.domain.terms import Arrival
 from services.ingest.domain.times import parse_time
-from services.ingest.intake import Inflight, Intake, Request, TooBusy
+from services.ingest.intake import Intake, Request
 from services.ingest.metrics import Counts
+from services.ingest.pressure import Inflight, TooBusy
 from services.ingest.senders import Senders
 from services.ingest.settings import IngestSettings
 from shared.access import WRITE, Key

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -13,10 +12,11 @@ from services.ingest.domain.packing import pack, pack_failed
 from services.ingest.domain.terms import ROOT_PATH, Admitted, AdmittedLink, Arrival, Limits, Refused, Result, Sender
 from services.ingest.imports import Imports
 from services.ingest.metrics import Counts
+from services.ingest.pressure import LogHealth
 from services.ingest.senders import Senders
 from services.ingest.wire import Envelope, Item
 from shared.clock import Clock
-from shared.errors import InvalidField, NotAccepting, RaftarError, TooLarge
+from shared.errors import InvalidField, NotAccepting, RaftarError, Rejected, TooLarge
 from shared.ids import derived_id
 from shared.log.port import Log, Outgoing
 from shared.topics import FAILED_PARTITIONS, TOUCHPOINTS, TOUCHPOINTS_FAILED
@@ -27,68 +27,6 @@ ITEMS_AT_ONCE = 64
 """After so many items of one request other requests get a turn."""
 FAILED_ITEM_BYTES_MAX = 384 * 1024
 """A refused item larger than this is kept without its tail, so that it fits a record."""
-PAUSE_AFTER_FAILURE_SECONDS = 5.0
-"""Not ready for this long after an append failed; then the log is asked, and traffic decides."""
-RECENT_SECONDS = 10.0
-
-
-class TooBusy(NotAccepting):
-    """All requests in progress together hold as much as they may."""
-
-    code = "too_busy"
-
-
-class Inflight:
-    """Bytes of all requests in progress, bounded."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self.held = 0
-
-    def take(self, byte_count: int) -> None:
-        """Hold bytes. Raises TooBusy beyond the bound."""
-        if self.held + byte_count > self._bytes_max:
-            raise TooBusy("too many requests are in progress (RAFTAR_INGEST_INFLIGHT_BYTES_MAX); try again soon")
-        self.held += byte_count
-
-    def give(self, byte_count: int) -> None:
-        """Let bytes go."""
-        self.held -= byte_count
-
-
-class LogHealth:
-    """Whether the log takes appends: known from the traffic itself, asked for when there is none."""
-
-    def __init__(self, log: Log, clock: Clock) -> None:
-        self._log, self._clock = log, clock
-        self._at: float | None = None
-        self._failure = ""
-
-    @property
-    def last_worked(self) -> bool:
-        """Whether the newest append worked (True before the first)."""
-        return not self._failure
-
-    def worked(self) -> None:
-        """An append worked."""
-        self._at, self._failure = self._clock.monotonic(), ""
-
-    def failed(self, code: str) -> None:
-        """An append failed."""
-        self._at, self._failure = self._clock.monotonic(), code
-
-    async def check(self) -> dict[str, Any]:
-        """`ok` after a recent success; after a failure not for a while; else what the log answers."""
-        age_seconds = float("inf") if self._at is None else self._clock.monotonic() - self._at
-        if self._failure and age_seconds < PAUSE_AFTER_FAILURE_SECONDS:
-            return {"ok": False, "reason": self._failure}
-        if not self._failure and age_seconds < RECENT_SECONDS:
-            return {"ok": True}
-        try:
-            await asyncio.wait_for(self._log.bounds(TOUCHPOINTS), 2.0)
-        except (RaftarError, TimeoutError) as error:
-            return {"ok": False, "reason": getattr(error, "code", "no_answer")}
-        return {"ok": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +152,8 @@ class Intake:
             self._health.failed(code)
             self._counts.append_failed(code)
             _log.warning("append failed", topic=topic, code=code, reason=str(error))
+            if isinstance(error, Rejected):  # our records, our fault: a 4xx would make the client drop its data
+                raise NotAccepting(str(error)) from error
             raise
         self._health.worked()
         self._counts.append_seconds.observe(self._clock.monotonic() - began)

@@ -1,16 +1,14 @@
 """What the door counts: plain integers on the hot path, turned into Prometheus metrics when somebody asks."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from services.ingest.imports import Imports
-    from services.ingest.intake import Inflight, LogHealth
-    from shared.definitions import DefinitionsFeed
+from services.ingest.imports import Imports
+from services.ingest.pressure import Inflight, LogHealth
+from shared.definitions import DefinitionsFeed
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -47,10 +45,10 @@ class DoorMetrics(Collector):
     def __init__(
         self,
         counts: Counts,
-        inflight: "Inflight",
-        health: "LogHealth",
-        imports: "Imports",
-        feed: "DefinitionsFeed",
+        inflight: Inflight,
+        health: LogHealth,
+        imports: Imports,
+        feed: DefinitionsFeed,
     ) -> None:
         self._counts, self._inflight, self._health = counts, inflight, health
         self._imports, self._feed = imports, feed

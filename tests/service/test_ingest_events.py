@@ -295,6 +295,19 @@ async def test_a_log_that_takes_nothing_is_503_and_never_400(tmp_path: Path) -> 
         assert (await door.client.get("/readyz")).status_code == 503
 
 
+class LosesTopic(SqliteLog):
+    """A log that does not know the topic of touchpoints any more."""
+
+    async def append(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
+        return await super().append("gone" if topic == TOUCHPOINTS else topic, records)
+
+
+async def test_a_log_that_rejects_our_records_never_makes_a_client_drop_its_own(tmp_path: Path) -> None:
+    async with house(tmp_path, log=LosesTopic(tmp_path / "log", FrozenClock(NOW_MS))) as door:
+        answer = await door.client.post("/v1/t", json=track(), headers=basic(door.write_key))
+        assert (answer.status_code, flat(answer)["code"]) == (503, "log_not_accepting")
+
+
 # --- bounds -----------------------------------------------------------------------------------------------------
 
 
