@@ -180,7 +180,9 @@ class Relay:
                 at, end = lane.probe
                 if lane.claim.position >= end:
                     lane.probe = None
-                    frontier = at - self._settings.allowance_ms
+                    frontier = (
+                        at - 1 - self._settings.allowance_ms
+                    )  # a later append may still bear our very millisecond
                     if frontier > lane.claim.frontier:
                         moves.append((lane, lane.claim, replace(lane.claim, frontier=frontier)))
             claims = await self._store.hold([(old, new) for _, old, new in moves]) if moves else []
