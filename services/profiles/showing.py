@@ -21,6 +21,7 @@ from services.profiles.wire import (
     IdentifierShown,
     PersonalShown,
     TouchpointShown,
+    moment_text,
 )
 from shared import profile as profiles
 from shared.codec import Unknown, decode
@@ -47,11 +48,6 @@ def moment(at_ms: int) -> datetime:
 def epoch_ms(at: datetime) -> int:
     """The inverse; a time without a zone is UTC."""
     return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(milliseconds=1)
-
-
-def moment_text(at_ms: int) -> str:
-    """`moment` as the models write it."""
-    return moment(at_ms).isoformat().replace("+00:00", "Z")
 
 
 def _optional(at_ms: int | None) -> datetime | None:
@@ -107,7 +103,7 @@ def _summary(summary: dict[str, Any]) -> dict[str, Any]:
 def _timed(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            name: moment_text(inner) if name.endswith("_at") and isinstance(inner, int) else _timed(inner)
+            name: moment_text(moment(inner)) if name.endswith("_at") and isinstance(inner, int) else _timed(inner)
             for name, inner in value.items()
         }
     return [_timed(inner) for inner in value] if isinstance(value, list) else value
@@ -186,7 +182,7 @@ def touchpoint_shown(row: Happened, text: bytes | None) -> TouchpointShown:
     properties = dict(body.properties)
     for name in _TIMES.get(row.kind, ()):
         if isinstance(properties.get(name), int):
-            properties[name] = moment_text(int(str(properties[name])))
+            properties[name] = moment_text(moment(int(str(properties[name]))))
     return TouchpointShown(
         id=uuid_text(row.id),
         leaf=leaf_text(row.leaf),
@@ -263,7 +259,7 @@ def _as_kept(data: bytes) -> Any:
         {
             "id": uuid_text(one.id),
             "kind": one.kind,
-            "occurred_at": moment_text(one.occurred_at),
+            "occurred_at": moment_text(moment(one.occurred_at)),
             "properties": msgspec.to_builtins(one.properties),
         }
         for one in fact.touchpoints

@@ -3,13 +3,24 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
 CUSTOMER = "00b1946ac92492d2347c6235b4d26112"
 KIND_NAMES = ("user", "email", "phone", "provider", "anonymous")
 """Family of an identifier by the rank of its leaf, where its own kind is not known."""
-SEEN = "2026-03-01T09:30:00Z"
+SEEN = "2026-03-01T09:30:00.000Z"
 
+
+def moment_text(at: datetime) -> str:
+    """A time in UTC as every answer writes it: RFC 3339 with milliseconds, so that texts sort as times do."""
+    return at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+Moment = Annotated[
+    datetime,
+    PlainSerializer(moment_text, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": [SEEN]}),
+]
 Id = Annotated[str, Field(description="32 hexadecimal digits", examples=[CUSTOMER])]
 
 
@@ -49,14 +60,14 @@ class CustomerView(Shown):
     customer_id: Id
     resolved_from: str | None = Field(description="the id or leaf asked for, where it is another one")
     version: int = Field(description="grows with every change of the profile")
-    first_at: datetime | None = Field(examples=[SEEN])
-    last_at: datetime | None = Field(examples=[SEEN])
+    first_at: Moment | None
+    last_at: Moment | None
     stage: str | None = Field(description="as decided last; null before the first decision", examples=["active"])
-    stage_at: datetime | None
+    stage_at: Moment | None
     risk: float | None = Field(
         description="probability of no purchase within the horizon, as decided last", examples=[0.62]
     )
-    risk_at: datetime | None = Field(description="the instant `risk` was decided for")
+    risk_at: Moment | None = Field(description="the instant `risk` was decided for")
     reasons: Any = Field(description="why the stage was set")
     alerts: list[dict[str, Any]] = Field(description="open alerts, as `churn-alerts` carries them, times as RFC 3339")
     identifiers: list[IdentifierShown]
@@ -69,15 +80,15 @@ class CustomerListed(Shown):
 
     customer_id: Id
     identifier: str | None = Field(description="kind:value of its highest identifier", examples=["user:42"])
-    first_at: datetime
-    last_at: datetime
+    first_at: Moment
+    last_at: Moment
     purchases: int
     spend_minor: int = Field(description="net, in minor units of `currency`, the one most was spent in")
     currency: str = Field(examples=["EUR"])
     stage: str | None
-    stage_at: datetime | None
+    stage_at: Moment | None
     risk: float | None
-    risk_at: datetime | None
+    risk_at: Moment | None
 
 
 class CustomerPage(Shown):
@@ -95,9 +106,9 @@ class TouchpointShown(Shown):
     kind: str = Field(examples=["purchased"])
     name: str = Field(description="as the client named it, of `custom` ones")
     channel: str = Field(examples=["web"])
-    occurred_at: datetime = Field(examples=[SEEN])
-    received_at: datetime | None
-    recorded_at: datetime
+    occurred_at: Moment
+    received_at: Moment | None
+    recorded_at: Moment
     client_at: str | None = Field(description="the client's own time, exactly as sent")
     source: str = Field(examples=["website"])
     trust: str = Field(description="public, provider or secret: what kind of key brought it")
@@ -172,7 +183,7 @@ class FailureShown(Shown):
 
     id: str
     what: Literal["refused", "parked"]
-    at: datetime
+    at: Moment
     source: str
     code: str
     path: str = Field(description="of the wrong field, of refused ones")
