@@ -1,0 +1,206 @@
+"""What an independent reader finds: every record of the log by another client, rows of both databases, REST."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from shared.clock import SystemClock
+from shared.codec import decode
+from shared.database import fetch
+from shared.errors import RaftarError
+from shared.events import Touchpoint, TouchpointsRecorded
+from shared.log.sqlite import SqliteLog
+from shared.topics import CHURN_ALERTS, SEGMENT_CHANGES, TOUCHPOINTS
+from tests.support.house import Ground, House
+from tests.support.logs import read_all
+
+DECISIONS = (CHURN_ALERTS, SEGMENT_CHANGES)
+
+
+class Seen(NamedTuple):
+    """A record as another client reads it."""
+
+    partition: int
+    position: int
+    recorded_at: int
+    value: bytes
+
+
+class Recorded(NamedTuple):
+    """One touchpoint in the log. `recorded_at`: the log's stamp."""
+
+    partition: int
+    position: int
+    recorded_at: int
+    source: str
+    touchpoint: Touchpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One CloudEvent on a topic."""
+
+    topic: str
+    position: tuple[int, int]
+    body: dict[str, Any]
+    value: bytes
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Its payload."""
+        data: dict[str, Any] = self.body["data"]
+        return data
+
+
+async def records(ground: Ground, topic: str) -> list[Seen]:
+    """Every record of a topic, by partition and position: librdkafka on Kafka, a log of our own process on SQLite."""
+    if ground.bootstrap:
+        return await asyncio.to_thread(_kafka_records, ground, topic)
+    log = SqliteLog(ground.settings.log_dir, SystemClock())
+    try:
+        found = await read_all(log, topic)
+    finally:
+        await log.close()
+    return [Seen(n, one.position, one.recorded_at, one.value) for n, mine in sorted(found.items()) for one in mine]
+
+
+def _kafka_records(ground: Ground, topic: str) -> list[Seen]:
+    consumer = Consumer({"bootstrap.servers": ground.bootstrap, "group.id": "evidence", "enable.auto.commit": False})
+    try:
+        seen: list[Seen] = []
+        for partition in range(ground.partitions):
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            seen += _kafka_partition(consumer, TopicPartition(topic, partition, low), high)
+        return seen
+    finally:
+        consumer.close()
+
+
+def _kafka_partition(consumer: Consumer, start: TopicPartition, end: int) -> list[Seen]:
+    seen: list[Seen] = []
+    consumer.assign([start])
+    position, deadline = start.offset, time.monotonic() + 30
+    while position < end:
+        assert time.monotonic() < deadline, f"{start.topic}/{start.partition} cannot be read to its end {end}"
+        message = consumer.poll(1.0)
+        if message is None:
+            continue
+        assert message.error() is None, message.error()
+        offset, value = message.offset(), message.value()
+        assert offset is not None
+        assert isinstance(value, bytes)
+        seen.append(Seen(start.partition, offset, message.timestamp()[1], value))
+        position = offset + 1
+    return seen
+
+
+async def touchpoints(ground: Ground) -> list[Recorded]:
+    """Every touchpoint in the log, in log order by partition."""
+    found: list[Recorded] = []
+    for record in await records(ground, TOUCHPOINTS):
+        fact = decode(record.value)
+        if isinstance(fact, TouchpointsRecorded):
+            found += [Recorded(*record[:3], fact.source, one) for one in fact.touchpoints]
+    return found
+
+
+async def events(ground: Ground, topic: str) -> list[Event]:
+    """Every CloudEvent of a topic of decisions, in log order by partition."""
+    return [
+        Event(topic, (record.partition, record.position), msgspec.json.decode(record.value), record.value)
+        for record in await records(ground, topic)
+    ]
+
+
+async def rows(house: House, room: str, statement: str) -> list[Any]:
+    """Rows of one service's database."""
+    database = house.database(room)
+    try:
+        async with database.snapshot() as connection:
+            return await fetch(connection, statement)
+    finally:
+        await database.close()
+
+
+async def pages(house: House, room: str, path: str, **filters: Any) -> list[dict[str, Any]]:
+    """Every item of a list in REST."""
+    items: list[dict[str, Any]] = []
+    async with house.client(room) as client:
+        after: dict[str, Any] = {}
+        while True:
+            answer = (await client.get(path, params={"limit": 200, **filters, **after})).raise_for_status().json()
+            items += answer["items"]
+            if not answer["next"]:
+                return items
+            after = {"next": answer["next"]}
+
+
+async def eventually(ask: Callable[[], Awaitable[Any]], seconds: float, what: str) -> Any:
+    """Ask until the answer is true, and return it; fails with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (answer := await ask()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(0.05)
+    return answer
+
+
+class Quiet:
+    """Whether all that is in the log went all the way: every checkpoint at its end, both outboxes empty."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self.waiting_for = ""
+
+    async def reached(self) -> bool:
+        """Look once; `waiting_for` says what is not there yet."""
+        try:
+            self.waiting_for = await self._missing()
+        except (RaftarError, OSError, KafkaException) as error:
+            self.waiting_for = f"{type(error).__name__}: {error}"
+        return not self.waiting_for
+
+    async def _missing(self) -> str:
+        ends = await self._ends()
+        for room, topics in (("profiles", (TOUCHPOINTS, *DECISIONS)), ("scoring", ("profile-changes",))):
+            held = await rows(self._house, room, "SELECT topic, partition, position FROM checkpoint")
+            positions = {(row.topic, row.partition): row.position for row in held}
+            behind = [
+                f"{room}: {topic}/{partition} {positions.get((topic, partition))} of {end}"
+                for topic in topics
+                for partition, end in ends[topic].items()
+                if positions.get((topic, partition), -1) < end
+            ]
+            waiting = (await rows(self._house, room, "SELECT count(*) AS n FROM outbox"))[0].n
+            if behind or waiting:
+                return f"{behind} outbox of {room}: {waiting}"
+        return ""
+
+    async def _ends(self) -> dict[str, dict[int, int]]:
+        ground = self._house.ground
+        topics = (TOUCHPOINTS, "profile-changes", *DECISIONS)
+        if ground.bootstrap:
+            return await asyncio.to_thread(_kafka_ends, ground, topics)
+        log = SqliteLog(ground.settings.log_dir, SystemClock())
+        try:
+            return {t: {n: bounds.end for n, bounds in (await log.bounds(t)).items()} for t in topics}
+        finally:
+            await log.close()
+
+
+def _kafka_ends(ground: Ground, topics: tuple[str, ...]) -> dict[str, dict[int, int]]:
+    consumer = Consumer({"bootstrap.servers": ground.bootstrap, "group.id": "evidence"})
+    try:
+        return {
+            topic: {
+                n: consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=10)[1]
+                for n in range(ground.partitions)
+            }
+            for topic in topics
+        }
+    finally:
+        consumer.close()

@@ -1,0 +1,26 @@
+"""A rule pack whose days are seconds, so that silence comes true while a test waits."""
+
+from typing import Any
+
+
+def rules(silence: str) -> dict[str, Any]:
+    """Stages prospect, active, quiet; a silence alert `silence` (such as `3s`) after the last purchase; bad experience
+    as in the default pack."""
+    return {
+        "name": f"silence of {silence}",
+        "days": "1s",
+        "purchase_trust_min": "public",
+        "stages": [
+            {"stage": "prospect", "enter": ["orders = 0"]},
+            {"stage": "quiet", "enter": [f"silence >= {silence}"]},
+            {"stage": "active", "enter": []},
+        ],
+        "alerts": {
+            "silence": {"when": ["orders >= 1", f"silence >= {silence}"], "expires": "1h"},
+            "bad_experience": {
+                "opens": [{"kind": "complained"}, {"kind": "survey_answered", "metric": "csat", "at_most": 2}],
+                "clears": [{"kind": "survey_answered", "metric": "csat", "at_least": 4}],
+                "expires": "1h",
+            },
+        },
+    }

@@ -1,0 +1,199 @@
+"""What must hold when all is quiet: each check names every contradiction between ledger, log, rows and REST."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.ids import uuid_text
+from tests.e2e.evidence import Event, Recorded
+from tests.e2e.load import Ledger
+
+SILENCE, BAD_EXPERIENCE = "silence", "bad_experience"
+SHOWN_MAX = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """One report of an order: its key, when it happened, when it counts as recorded (ms)."""
+
+    key: str
+    occurred_at: int
+    recorded_at: int
+
+
+def in_the_log(ledger: Ledger, logged: Sequence[Recorded]) -> list[str]:
+    """acknowledged ⊆ log: what the door took lies in the log, under the id it gave."""
+    there = {uuid_text(one.touchpoint.id) for one in logged}
+    lost = [f"lost: {item} ({identity})" for item, identity in ledger.ids.items() if identity not in there]
+    return [*lost, *(f"another id at a retry: {text}" for text in ledger.contradictions)]
+
+
+def folded_once(ledger: Ledger, folded: Iterable[bytes]) -> list[str]:
+    """Rows of touchpoints = distinct acknowledged ones. `folded`: one id for each row."""
+    counted = Counter(uuid_text(identity) for identity in folded)
+    expected = Counter(ledger.ids.values())
+    lost = [f"acknowledged, not folded: {identity}" for identity in expected - counted]
+    doubled = [f"folded more often than acknowledged: {identity}" for identity in counted - expected]
+    return lost + doubled
+
+
+def counted_once(ledger: Ledger, people: Mapping[int, Sequence[int]], views: Mapping[int, dict[str, Any]]) -> list[str]:
+    """REST counts of each customer = the ledger's. `people`: customer's first person → all persons who are they."""
+    wrong: list[str] = []
+    for person, persons in people.items():
+        profile = views[person]["profile"]
+        shown = {kind: sum(channels.values()) for kind, channels in profile["counts"].items()}
+        for kind in ("page_viewed",):
+            expected = sum(ledger.counts(one)[kind] for one in persons)
+            if shown.get(kind, 0) != expected:
+                wrong.append(f"person {person}: {shown.get(kind, 0)} {kind}, the ledger has {expected}")
+        orders = sum(len(ledger.orders(one)) for one in persons)
+        if profile["orders"]["count"] != orders:
+            wrong.append(f"person {person}: {profile['orders']['count']} orders, the ledger has {orders}")
+    return wrong
+
+
+# --- decisions ----------------------------------------------------------------------------------------------
+
+
+def consistent(events: Sequence[Event], listed: Sequence[dict[str, Any]]) -> list[str]:
+    """The topics by themselves, and REST beside them: one id has one body, nothing is left out, REST shows the last.
+
+    Revisions of an alert run 1, 2, 3 …; a stage follows the one before it. `listed`: alerts as REST lists them.
+    """
+    wrong = _bodies(events)
+    latest: dict[str, Event] = {}
+    revisions: dict[str, set[int]] = defaultdict(set)
+    for event in events:
+        if "alert_id" not in event.data:
+            continue
+        identity, revision = event.data["alert_id"], event.data["revision"]
+        revisions[identity].add(revision)
+        if identity not in latest or revision > latest[identity].data["revision"]:
+            latest[identity] = event
+    wrong += [
+        f"alert {identity} has revisions {sorted(seen)}"
+        for identity, seen in revisions.items()
+        if seen != set(range(1, len(seen) + 1))
+    ]
+    shown = {one["data"]["alert_id"]: one for one in listed}
+    wrong += [f"alert {identity} is on the topic, not in REST" for identity in latest.keys() - shown.keys()]
+    wrong += [f"alert {identity} is in REST, not on the topic" for identity in shown.keys() - latest.keys()]
+    for identity in latest.keys() & shown.keys():
+        told, rest = latest[identity].data, shown[identity]["data"]
+        if (told["revision"], told["state"]) != (rest["revision"], rest["state"]):
+            wrong.append(f"alert {identity}: topic {told['revision']} {told['state']}, REST {rest['revision']}")
+    return wrong
+
+
+def _bodies(events: Sequence[Event]) -> list[str]:
+    wrong: list[str] = []
+    bodies: dict[str, bytes] = {}
+    sequences: dict[tuple[str, str], int] = defaultdict(int)
+    stages: dict[str, str] = defaultdict(str)
+    for event in events:
+        identity, subject = event.body["id"], event.body["subject"]
+        if identity in bodies:
+            if bodies[identity] != event.value:
+                wrong.append(f"event {identity} was said twice, differently")
+            continue
+        bodies[identity] = event.value
+        if event.body["sequence"] <= sequences[event.topic, subject]:
+            wrong.append(f"{subject}: sequence {event.body['sequence']} after {sequences[event.topic, subject]}")
+        sequences[event.topic, subject] = event.body["sequence"]
+        if "stage" in event.data:
+            if event.data["previous"] not in (stages[subject], ""):
+                wrong.append(f"{subject}: {event.data['previous']} → {event.data['stage']} after {stages[subject]!r}")
+            stages[subject] = event.data["stage"]
+    return wrong
+
+
+def no_false_alert(events: Sequence[Event], bought: Mapping[str, Sequence[Bought]], silence_ms: int) -> list[str]:
+    """A silence is raised only where all that was recorded up to its crossing D shows no purchase in (D − silence, D].
+
+    `bought`: order key → its reports... grouped by customer: opening key → every report of the same customer.
+    """
+    wrong: list[str] = []
+    for event in events:
+        data = event.data
+        if event.body["type"] != "raftar.alert.raised" or data["policy"] != SILENCE:
+            continue
+        crossed_at = data["crossed_at"]
+        known = [one for one in bought.get(data["key"], ()) if one.recorded_at <= crossed_at]
+        first: dict[str, int] = {}
+        for one in known:
+            first[one.key] = min(one.occurred_at, first.get(one.key, one.occurred_at))
+        active = [f"{key} at {at}" for key, at in first.items() if crossed_at - silence_ms < at <= crossed_at]
+        if active or not known:
+            wrong.append(f"false: {data['key']} crossed at {crossed_at}, but {active or 'nothing was known of it'}")
+        if data["emitted_at"] < crossed_at:
+            wrong.append(f"early: {data['key']} said at {data['emitted_at']}, before {crossed_at}")
+    return wrong
+
+
+def final_silences(
+    customers: Mapping[int, Sequence[Bought]], listed: Sequence[dict[str, Any]], silence_ms: int, now_ms: int
+) -> list[str]:
+    """At the end each customer has exactly one open silence alert if the last purchase is that long ago, else none."""
+    wrong: list[str] = []
+    opened = {data["key"]: data for data in _open(listed, SILENCE)}
+    expected: set[str] = set()
+    for person, reports in customers.items():
+        first: dict[str, int] = {}
+        for one in reports:
+            first[one.key] = min(one.occurred_at, first.get(one.key, one.occurred_at))
+        if not first:
+            continue
+        last_at, last_key = max((at, key) for key, at in first.items())
+        if last_at + silence_ms > now_ms:
+            continue
+        expected.add(last_key)
+        alert = opened.get(last_key)
+        if alert is None:
+            wrong.append(f"person {person} is silent since {last_key} at {last_at}, and has no open alert for it")
+        elif alert["crossed_at"] != last_at + silence_ms:
+            wrong.append(f"person {person}: crossed at {alert['crossed_at']}, not at {last_at + silence_ms}")
+    wrong += [f"open, although it is no customer's present silence: {key}" for key in opened.keys() - expected]
+    if len(_open(listed, SILENCE)) != len(opened):
+        wrong.append("a silence has two open alerts")
+    return wrong
+
+
+def complaints_told(ledger: Ledger, listed: Sequence[dict[str, Any]]) -> list[str]:
+    """Each complaint has its alert, once."""
+    complained = {
+        f"ticket:{item.body['properties']['ticket_id']}"
+        for item in ledger.items.values()
+        if item.body["kind"] == "complained"
+    }
+    alerted = Counter(one["data"]["key"] for one in listed if one["data"]["policy"] == BAD_EXPERIENCE)
+    missing = [f"no alert for complaint {key}" for key in complained - alerted.keys()]
+    more = [f"{count} alerts for {key}" for key, count in alerted.items() if count > 1 or key not in complained]
+    return missing + more
+
+
+def nobody_stranded(decisions: Iterable[Any], silent: set[bytes]) -> list[str]:
+    """Every customer who bought is armed, none is parked, nothing is overdue. `decisions`: rows of scoring."""
+    wrong: list[str] = []
+    for row in decisions:
+        customer = row.customer.hex()
+        if row.parked:
+            wrong.append(f"{customer} is parked: {row.parked}")
+        if row.customer in silent and row.due_at is None and not row.absorbed_into:
+            wrong.append(f"{customer} bought, and nothing is due")
+    return wrong
+
+
+def _open(listed: Sequence[dict[str, Any]], policy: str) -> list[dict[str, Any]]:
+    found = [one["data"] for one in listed]
+    return [data for data in found if data["policy"] == policy and data["state"] == "open"]
+
+
+def shown(wrong: Mapping[str, Sequence[str]]) -> str:
+    """Every check that failed with its first contradictions; "" when none did."""
+    lines: list[str] = []
+    for check, found in wrong.items():
+        if found:
+            lines += [f"{check}: {len(found)} contradictions", *(f"   {text}" for text in found[:SHOWN_MAX])]
+    return "\n".join(lines)
