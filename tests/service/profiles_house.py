@@ -69,7 +69,7 @@ class House:
 
     async def get(self, path: str, key: str = MAIN, **query: Any) -> httpx.Response:
         """GET with one of `keys`."""
-        return await self.client.get(path, params=query, headers=self._bearer(key))
+        return await self.client.get(path, params=query or None, headers=self._bearer(key))
 
     async def shown(self, path: str, key: str = MAIN, **query: Any) -> Any:
         """The body of a GET that must work."""
