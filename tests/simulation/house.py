@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from shared.clock import FrozenClock
 from shared.codec import encode
-from shared.errors import InvalidField, Retryable
+from shared.errors import Rejected, Retryable
 from shared.events import (
     PROVIDER,
     PUBLIC,
@@ -80,10 +80,17 @@ class Simulation:
         self.book.publish(shape.silence, 0)
         self.folding: list[ProfilesSeat] = [self.new_profiles() for _ in range(SEATS)]
         self.deciding: list[ScoringSeat] = [self.new_scoring() for _ in range(SEATS)]
-        self.acked: list[tuple[str, Touchpoint]] = []
+        self.acked: list[Outgoing] = []
         self.sent: list[Outgoing] = []
         self.imports: list[str] = []
         self.stopped: set[int] = set()
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Each seat begins with its part of the partitions."""
+        for partition in range(self.shape.partitions):
+            self.folding[partition % SEATS].acquire(partition)
+            self.deciding[partition % SEATS].acquire(partition)
 
     def new_profiles(self) -> ProfilesSeat:
         """A fresh process."""
@@ -109,7 +116,7 @@ class Simulation:
                 self._die(action.name, seat)
 
     def _die(self, name: str, seat: int) -> None:
-        if name in ("fold", "acquire", "relay"):
+        if name in ("fold", "acquire", "relay", "flow"):
             self.folding[seat].die()
             self.folding[seat] = self.new_profiles()
         elif name != "verdict":
@@ -119,7 +126,7 @@ class Simulation:
     # what clients do
 
     def _touch(self, dice: Random, _: int, import_id: str = "") -> None:
-        owner = min(dice.choice(self.shape.leaves), dice.choice(self.shape.leaves))
+        owner = dice.choice(self.shape.leaves[: dice.choice((2, 2, 6))])
         source, trust = dice.choice(SOURCES)
         found = [self._touchpoint(dice, owner) for _ in range(dice.choice((1, 1, 1, 2, 3)))]
         record = a_record(*found, source=source, trust=trust, received_at=self.clock.now_ms(), import_id=import_id)
@@ -192,11 +199,12 @@ class Simulation:
         return self._send([Outgoing(p, encode(fact)) for p in range(self.shape.partitions)])
 
     def _send(self, records: list[Outgoing]) -> bool:
+        self.sent += [record for record in records if record.key]
         try:
             run(self.log.append(TOUCHPOINTS, records))
         except Retryable:
             return False
-        self.sent += [record for record in records if record.key]
+        self.acked += [record for record in records if record.key]
         return True
 
     def _partition(self, leaf: bytes) -> int:
@@ -205,7 +213,7 @@ class Simulation:
     # what time and faults do
 
     def _tick(self, dice: Random, _: int) -> None:
-        self.clock.advance(dice.choice((1, 1, 50, 700, 2_500, 12_000)))
+        self.clock.advance(dice.choice((1, 1, 50, 700, 2_500, 12_000, 23_000)))
 
     def _stop(self, dice: Random, _: int) -> None:
         """A partition of touchpoints lags while the others go on; the next one lets it go on."""
@@ -243,13 +251,20 @@ class Simulation:
             self.folding[seat].step_relay(pulse=dice.random() < 0.8)
 
     def _reach(self, seat: Seat, partition: int) -> None:
-        """A seat nobody ever gave the partition to gets it."""
-        if partition not in seat.lanes and not any(partition in other.lanes for other in self._peers(seat)):
+        """A partition that nobody holds any more is taken by the seat that is asked for it."""
+        peers: list[Seat] = [*self.folding] if isinstance(seat, ProfilesSeat) else [*self.deciding]
+        lanes = [peer.lanes[partition] for peer in peers if partition in peer.lanes]
+        if all(lane.claim is None for lane in lanes):
             seat.acquire(partition)
 
-    def _peers(self, seat: Seat) -> list[Seat]:
-        peers: list[Seat] = [*self.folding] if isinstance(seat, ProfilesSeat) else [*self.deciding]
-        return peers
+    def _flow(self, dice: Random, seat: int) -> None:
+        """A while in which everything works: fold, relay and state, each seat in turn."""
+        for folding in self.folding:
+            for partition in range(self.shape.partitions):
+                self._reach(self.folding[seat], partition)
+                if partition not in self.stopped:
+                    folding.fold(partition, 50)
+            folding.relay_all(pulse=True)
 
     # what scoring does
 
@@ -276,6 +291,17 @@ class Simulation:
         for partition in range(self.shape.partitions):
             self._reach(self.deciding[seat], partition)
             self.deciding[seat].turn(partition)
+
+    def _judge(self, dice: Random, seat: int) -> None:
+        """A while in which scoring works: hear, fold, fire."""
+        for deciding in self.deciding:
+            deciding.read_definitions()
+            for partition in range(self.shape.partitions):
+                self._reach(self.deciding[seat], partition)
+                deciding.fold(partition, dice.choice((1, 50)))
+            deciding.hear(50)
+            for partition in range(self.shape.partitions):
+                deciding.turn(partition)
 
     def _emit(self, dice: Random, seat: int) -> None:
         for _ in range(dice.choice((1, 3, 20))):
@@ -304,5 +330,5 @@ class Simulation:
 
         try:
             run(said())
-        except (InvalidField, LookupError):
-            pass
+        except Rejected:
+            pass  # it is not theirs (any more), or judged already: what a person would be told

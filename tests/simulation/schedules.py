@@ -10,12 +10,12 @@ from tests.simulation.house import Action, Simulation, shape_of
 
 PROFILES = {
     "touch": 10, "again": 2, "link": 2, "unlink": 1, "erase": 0.5, "reinstate": 0.4, "tick": 4, "stop": 0.7,
-    "fold": 10, "relay": 7, "acquire": 2, "crash_profiles": 1.5, "conflict": 0.5, "fail_append": 1,
+    "fold": 10, "relay": 7, "acquire": 2, "crash_profiles": 1.5, "conflict": 0.5, "fail_append": 1, "flow": 1,
 }  # fmt: skip
 """How often what happens where only profiles is asked about."""
 SCORING = PROFILES | {
-    "tick": 8, "history": 0.5, "finish": 0.3, "publish": 0.3, "read_rules": 0.5, "take": 1.5, "hear": 6, "decide": 8,
-    "turn": 5, "emit": 3, "verdict": 0.7, "crash_scoring": 1.5, "relay": 9,
+    "tick": 10, "history": 0.3, "finish": 0.3, "publish": 0.4, "read_rules": 0.5, "take": 1.5, "hear": 3, "decide": 4,
+    "turn": 4, "emit": 3, "verdict": 1, "crash_scoring": 1.5, "fold": 5, "relay": 5, "flow": 9, "judge": 9,
 }  # fmt: skip
 """The same for the whole house."""
 
@@ -50,7 +50,7 @@ def run_schedule(
 def schedule_of(seed: int, *, scoring: bool) -> list[Action]:
     """The actions of a seed."""
     dice = Random(seed ^ 0x5EED)
-    return actions_of(dice, SCORING if scoring else PROFILES, dice.randint(20, 70 if scoring else 45))
+    return actions_of(dice, SCORING if scoring else PROFILES, dice.randint(20, 80 if scoring else 45))
 
 
 # --- draining -----------------------------------------------------------------------------------------------------
