@@ -31,6 +31,7 @@ class Done:
     kills: Counter[str] = field(default_factory=Counter)
     freezes: Counter[str] = field(default_factory=Counter)
     broker_kills: int = 0
+    ended: Counter[str] = field(default_factory=Counter)  # by themselves, as a service does that finds no broker
     diary: list[str] = field(default_factory=list)
 
 
@@ -64,6 +65,16 @@ class Fate:
             for fault in plan:
                 await asyncio.sleep(max(0.0, began + fault.at - time.monotonic()))
                 tasks.create_task(self._happen(fault, began))
+
+    async def supervise(self) -> None:
+        """Start again what ended by itself, until cancelled: what `raftar run` or an orchestrator does."""
+        while True:
+            for service in self._house.services.values():
+                if service.name not in self._busy and not service.alive():
+                    self.done.ended[service.room] += 1
+                    self.done.diary.append(f"{service.name} ended by itself")
+                    service.launch()
+            await asyncio.sleep(0.5)
 
     async def _happen(self, fault: Fault, began: float) -> None:
         if fault.what == "broker":

@@ -64,6 +64,7 @@ async def under_fire(house: House, broker: Broker | None, seconds: int, kills: i
     fate = Fate(house, broker, random.Random(dice.random()))
     plan = planned(dice, seconds, kills, freezes=broker is not None, broker=broker is not None)
     posters = await _posters(house, ledger, dice)
+    supervisor = asyncio.create_task(fate.supervise())
     async with asyncio.TaskGroup() as tasks:
         for poster in posters:
             tasks.create_task(poster.run(seconds))
@@ -78,9 +79,11 @@ async def under_fire(house: House, broker: Broker | None, seconds: int, kills: i
         raise AssertionError(f"not quiet: {quiet.waiting_for}\n" + "\n".join(fate.done.diary)) from None
     quiet_seconds = time.monotonic() - began
     wrong, told = await _judged(house, ledger)
+    supervisor.cancel()
     done = fate.done
     print(
-        f"kills {dict(done.kills)}, frozen {dict(done.freezes)}, broker {done.broker_kills}\n"
+        f"kills {dict(done.kills)}, frozen {dict(done.freezes)}, broker {done.broker_kills}, "
+        f"ended by themselves {dict(done.ended)}\n"
         f"{len(ledger.ids)} touchpoints acknowledged, {ledger.repeats} sent again on purpose, {ledger.unknown} "
         f"requests repeated, {ledger.refused} refused\n"
         f"lost {len(wrong['in the log'])}, contradictions of folding once {len(wrong['folded once'])}, longest stall "

@@ -20,7 +20,8 @@ class ExternalBroker:
     bootstrap: str
 
 
-def _started(tmp_path_factory: pytest.TempPathFactory) -> Broker:
+def started_broker(tmp_path_factory: pytest.TempPathFactory) -> Broker:
+    """A running broker on a fresh folder; the caller ends it. Skips, or fails, where it cannot be had."""
     try:
         fetch_jars()
     except BrokerMissingError as error:
@@ -37,7 +38,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | Extern
     if given:
         yield ExternalBroker(given)
         return
-    shared = _started(tmp_path_factory)
+    shared = started_broker(tmp_path_factory)
     try:
         yield shared
     finally:
@@ -50,7 +51,7 @@ def new_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewBroker]:
     made: list[Broker] = []
 
     def make() -> Broker:
-        made.append(_started(tmp_path_factory))
+        made.append(started_broker(tmp_path_factory))
         return made[-1]
 
     yield make

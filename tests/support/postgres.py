@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import asyncpg
 import pytest
@@ -31,10 +32,19 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of an empty database of its own."""
+    with empty_database(postgres_server) as url:
+        yield url
+
+
+@contextmanager
+def empty_database(postgres_server: str) -> Iterator[str]:
+    """The URL of a new database on the server, dropped at the end of the block."""
     name = f"raftar_{secrets.token_hex(6)}"
     _run(postgres_server, f'CREATE DATABASE "{name}"')
-    yield postgres_server.replace("/postgres?", f"/{name}?")
-    _run(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    try:
+        yield postgres_server.replace("/postgres?", f"/{name}?")
+    finally:
+        _run(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def _run(url: str, statement: str) -> None:
