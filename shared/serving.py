@@ -41,6 +41,10 @@ class Serving:
     trusted_proxies: str = ""
 
 
+ABORT = "raftar.abort"
+"""In a request's scope: drops the connection with what is not sent yet, for a client that reads no more."""
+
+
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's fast HTTP/1.1 protocol, which alone waits for ever for a request and lets its head grow for ever.
 
@@ -63,6 +67,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True

@@ -74,6 +74,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("held > 0"),
         sqlite_where=sa.text("held > 0"),
     )
+    op.create_index(
+        "decision_parked",
+        "decision",
+        ["partition", "customer"],
+        unique=False,
+        postgresql_where=sa.text("parked <> ''"),
+        sqlite_where=sa.text("parked <> ''"),
+    )
     op.create_table(
         "import_passed",
         sa.Column("partition", sa.Integer(), nullable=False),
@@ -100,6 +108,12 @@ def downgrade() -> None:
     op.drop_index("outbox_by_partition", table_name="outbox")
     op.drop_table("outbox")
     op.drop_table("import_passed")
+    op.drop_index(
+        "decision_parked",
+        table_name="decision",
+        postgresql_where=sa.text("parked <> ''"),
+        sqlite_where=sa.text("parked <> ''"),
+    )
     op.drop_index(
         "decision_held", table_name="decision", postgresql_where=sa.text("held > 0"), sqlite_where=sa.text("held > 0")
     )

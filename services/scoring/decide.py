@@ -65,7 +65,7 @@ class ChangesProjection:
     async def fold(self, claim: Claim, batch: Batch) -> Claim:
         """Fold a batch; returns the moved claim. Raises Fenced, Stopped."""
         self._notice(claim)
-        watermark = self.heard.watermark(claim.partition)
+        watermark = self._watermark(claim.partition)
         facts, records, next_position = self._decoded(batch)
         changes = [fact for fact in facts if isinstance(fact, Change)]
         async with self.store.transaction() as transaction:
@@ -78,6 +78,14 @@ class ChangesProjection:
         self._hints.pop(claim.partition, None)
         self.heard.folded(claim.partition, moved.position)
         return moved
+
+    def _watermark(self, partition: int) -> int | None:
+        """How far silence may be decided; not at all under definitions that were read too long ago."""
+        watermark = self.heard.watermark(partition)
+        if watermark is not None and self.rules_age_seconds() > DEFINITIONS_AGE_SECONDS_MAX:
+            self.tally.definitions_too_old += 1
+            return None
+        return watermark
 
     def _notice(self, claim: Claim) -> None:
         """A new epoch is a new owner: what was heard before does not count."""
@@ -123,11 +131,8 @@ class ChangesProjection:
     async def turn(self, claim: Claim) -> Claim:
         """Fire what is due below the watermark, release finished imports, arm anew after a new definition."""
         self._notice(claim)
-        watermark = self.heard.watermark(claim.partition)
+        watermark = self._watermark(claim.partition)
         if watermark is None:
-            return claim
-        if self.rules_age_seconds() > DEFINITIONS_AGE_SECONDS_MAX:
-            self.tally.definitions_too_old += 1
             return claim
         if self._nothing_due(claim.partition, watermark):
             return claim
@@ -161,10 +166,15 @@ class ChangesProjection:
 
     async def _rearm(self, claim: Claim, watermark: int) -> Claim:
         """Arm customers of an older definition anew, page by page; once per version and time we owned the partition."""
-        for workspace, version in self.in_force(watermark).items():
+        # A version that takes effect at the watermark itself is not switched to yet, so nobody can be armed with it.
+        for workspace, version in self.in_force(watermark - 1).items():
             if self._rearmed.get((claim.partition, workspace)) == (claim.epoch, version):
                 continue
+            last: set[bytes] = set()
             while page := await self.store.armed_before(claim.partition, workspace, version, PAGE):
+                if not last.isdisjoint(page):
+                    break  # what cannot be armed anew must not hold up the partition; its next change arms it
+                last = set(page)
                 pairs = [(customer, workspace) for customer in page]
                 claim = await self._page(claim, pairs, lambda book, customer: book.pass_time(customer, watermark))
             self._rearmed[claim.partition, workspace] = claim.epoch, version
@@ -212,7 +222,7 @@ async def told(
     tell: Callable[[Book], None],
     tally: Tally,
 ) -> Book:
-    """A Book with everything it needs under lock, told; starts over with more whenever it wants more."""
+    """A Book with everything it needs under lock, told, its alerts written; starts over whenever it wants more."""
     wanted, ids = dict(customers), set(alerts)
     for _ in range(ATTEMPTS_MAX):
         try:
@@ -221,6 +231,7 @@ async def told(
                 ids |= {alert.id for row in rows.values() for alert in row.decision.alerts}
                 book = Book(setting, rows, await transaction.lock_alerts(ids) if ids else {})
                 tell(book)
+                await _save_alerts(transaction, book)
                 return book
         except Wanted as more:
             wanted = dict.fromkeys(more.customers, "") | wanted
@@ -229,11 +240,22 @@ async def told(
     raise Conflict(f"no steady view of {len(wanted)} customers after {ATTEMPTS_MAX} attempts")
 
 
-async def write(transaction: Transaction, book: Book) -> None:
-    """Write what a Book changed."""
-    await transaction.save_decisions(book.rows())
+async def _save_alerts(transaction: Transaction, book: Book) -> None:
+    """Write alerts, new ones only where nobody holds their id: else Wanted, and the Book is told again knowing it.
+
+    All new ids are asked for at once. A wave of alerts would else start over for each of them.
+    """
+    if book.unread:
+        held = await transaction.lock_alerts(book.unread)
+        if found := [alert_id for alert_id, row in held.items() if row is not None]:
+            raise Wanted(alerts=found)
     await transaction.blank_alerts(book.erased)
     await transaction.save_alerts(book.alerts())
+
+
+async def write(transaction: Transaction, book: Book) -> None:
+    """Write what a Book changed beside its alerts, which `told` has written."""
+    await transaction.save_decisions(book.rows())
     await transaction.send(book.parcels)
 
 

@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.scoring import tables
 from services.scoring.domain.deciding import Decision
 from services.scoring.domain.rows import AlertRow, DecisionRow
+from services.scoring.domain.step import Wanted
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
-from shared.database import Database, fetch, insert_rows, update_rows
+from shared.database import Database, fetch, insert_missing, insert_rows, update_rows
 from shared.ids import partition_of
 from shared.outbox import OutboxSnapshot, Parcel
 
@@ -25,8 +26,10 @@ _ALERT = (
 )  # fmt: skip
 _PASSED = ("partition", "import_id", "from_partition", "workspace")
 
-_SELECT = f"SELECT {', '.join(_DECISION[:9])} FROM decision"
-_SELECT_ALERT = f"SELECT {', '.join(_ALERT)} FROM alert"
+SELECT_DECISION = f"SELECT {', '.join(_DECISION[:9])} FROM decision"
+"""What `decision_row` reads."""
+SELECT_ALERT = f"SELECT {', '.join(_ALERT)} FROM alert"
+"""In the order of AlertRow."""
 _REPLACED = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in _ALERT[2:])
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -52,12 +55,14 @@ class SqlTransaction:
 
     def __init__(self, connection: AsyncConnection, partitions: int) -> None:
         self._connection, self._partitions = connection, partitions
+        self._locked: set[bytes] = set()  # alerts that were there
 
     async def move(self, claim: Claim, new: Claim) -> Claim:
         return await checkpoint.hold(self._connection, claim, new)
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
+        self._locked = set()
         async with self._connection.begin_nested():
             yield
 
@@ -72,17 +77,18 @@ class SqlTransaction:
             (c, customers[c], partition_of(c, self._partitions), 0, b"", _INITIAL, None, b"", "", 0, 0) for c in missing
         ]
         await insert_rows(self._connection, tables.decision, _DECISION, rows, "ON CONFLICT DO NOTHING")
-        statement = f"{_SELECT} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
+        statement = f"{SELECT_DECISION} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
         return {row[0]: decision_row(row) for row in await fetch(self._connection, statement, wanted)}
 
     async def lock_alerts(self, ids: Collection[bytes]) -> dict[bytes, AlertRow | None]:
         found: dict[bytes, AlertRow | None] = dict.fromkeys(ids)
-        statement = f"{_SELECT_ALERT} WHERE id = ANY($1) ORDER BY id FOR UPDATE"
-        found.update((row[0], AlertRow(*row)) for row in await fetch(self._connection, statement, sorted(ids)))
-        return found
+        statement = f"{SELECT_ALERT} WHERE id = ANY($1) ORDER BY id FOR UPDATE"
+        present = {row[0]: AlertRow(*row) for row in await fetch(self._connection, statement, sorted(ids))}
+        self._locked |= present.keys()
+        return found | present
 
     async def alerts_of_leaves(self, leaves: Collection[bytes]) -> list[AlertRow]:
-        rows = await fetch(self._connection, f"{_SELECT_ALERT} WHERE leaf = ANY($1)", sorted(leaves))
+        rows = await fetch(self._connection, f"{SELECT_ALERT} WHERE leaf = ANY($1)", sorted(leaves))
         return [AlertRow(*row) for row in rows]
 
     async def save_decisions(self, rows: Sequence[DecisionRow]) -> None:
@@ -91,7 +97,12 @@ class SqlTransaction:
 
     async def save_alerts(self, rows: Sequence[AlertRow]) -> None:
         values = sorted(msgspec.structs.astuple(row) for row in rows)
-        await insert_rows(self._connection, tables.alert, _ALERT, values, _REPLACED)
+        known = [value for value in values if value[0] in self._locked]
+        new = [value for value in values if value[0] not in self._locked]
+        await insert_rows(self._connection, tables.alert, _ALERT, known, _REPLACED)
+        inserted = await insert_missing(self._connection, tables.alert, _ALERT, new, ("id",))
+        if clashing := [value[0] for value in new if (value[0],) not in inserted]:
+            raise Wanted(alerts=clashing)  # another partition raised it since we looked: lock it and decide again
 
     async def blank_alerts(self, customers: Collection[bytes]) -> None:
         if customers:

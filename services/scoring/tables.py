@@ -12,6 +12,7 @@ outbox = outbox_table(metadata)
 
 _ARMED = text("due_at IS NOT NULL")
 _HELD = text("held > 0")
+_PARKED = text("parked <> ''")
 
 decision = Table(
     "decision",
@@ -29,6 +30,7 @@ decision = Table(
     Column("armed_version", Integer, nullable=False),
     Index("decision_due", "partition", "due_at", postgresql_where=_ARMED, sqlite_where=_ARMED),
     Index("decision_held", "partition", "customer", postgresql_where=_HELD, sqlite_where=_HELD),
+    Index("decision_parked", "partition", "customer", postgresql_where=_PARKED, sqlite_where=_PARKED),
     postgresql_with={"fillfactor": 70},
 )
 

@@ -10,6 +10,7 @@ from services.scoring.domain.definitions import Definition
 from services.scoring.domain.lifecycle import stage_at
 from services.scoring.domain.reasons import Reasons, reasons_of
 from services.scoring.domain.snapshot import Snapshot, buying
+from shared.events import Place
 
 UNSETTLED = -1
 PASSED_KEPT = 8
@@ -23,7 +24,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     last purchases) that raise nothing, since they had begun before anything was decided · `settled`: the last instant
     up to which silence is decided, -1 at first; never goes back · `decided_at`: the latest `at` of a transition ·
     `held`: history imports that are not finished; while there is one only bad experience is decided · `version`: of
-    the definition the customer is armed with.
+    the definition the customer is armed with · `places`: leaves that ever changed their customer, as last told.
     """
 
     stage: str = ""
@@ -36,6 +37,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     sequence: int = 0
     held: tuple[str, ...] = ()
     version: int = 0
+    places: tuple[Place, ...] = ()
 
 
 INITIAL = Decision()

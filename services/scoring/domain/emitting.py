@@ -46,7 +46,7 @@ def cloud_event(workspace: str, customer: bytes, transition: Transition, emitted
             "definition_version": transition.version,
             "risk": transition.risk,
             "risk_at": transition.at,
-            "reasons": _reasons(transition.reasons),
+            "reasons": reasons_told(transition.reasons),
             **_particulars(transition),
         },
     }
@@ -93,7 +93,8 @@ def _alert(transition: AlertTransition) -> dict[str, Any]:
     return told
 
 
-def _reasons(reasons: Reasons) -> dict[str, Any]:
+def reasons_told(reasons: Reasons) -> dict[str, Any]:
+    """Reasons as JSON carries them: durations and times in ms, ids as UUIDs."""
     return {
         "risk": reasons.risk,
         "parts": [{"name": part.name, "amount": part.amount} for part in reasons.parts],

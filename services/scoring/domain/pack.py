@@ -7,6 +7,7 @@ instant, and time can raise a silence but never end it.
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import yaml
 
 from services.scoring.domain.conditions import CONSTANT, Condition, condition_of, duration_ms
@@ -104,7 +105,7 @@ def pack_of(rules: dict[str, Any]) -> Pack:
         stages=_stages(rules.get("stages")),
         silence=_silence(_map(alerts, "silence", "rules.alerts")),
         bad_experience=_bad_experience(_map(alerts, "bad_experience", "rules.alerts")),
-        day_ms=None if rules.get("days", "local") == "local" else _duration(rules["days"], "rules.days"),
+        day_ms=None if rules.get("days", "local") == "local" else _day(rules["days"]),
         purchase_trust_min=_trust(rules.get("purchase_trust_min", "public")),
     )
 
@@ -172,10 +173,17 @@ def _bad_experience(rule: dict[str, Any]) -> BadExperienceRule:
 def _triggers(listed: object, path: str) -> tuple[Trigger, ...]:
     if not isinstance(listed, list):
         raise InvalidField(path, "a list of facts, such as {kind: complained}")
+    return tuple(_trigger(trigger, f"{path}[{i}]") for i, trigger in enumerate(listed))
+
+
+def _trigger(given: object, path: str) -> Trigger:
+    known = {"kind", "metric", "at_least", "at_most"}
     try:
-        return tuple(Trigger(**trigger) for trigger in listed)
-    except TypeError as error:
-        raise InvalidField(path, "a fact is named by kind, metric, at_least and at_most") from error
+        if isinstance(given, dict) and given.keys() <= known:
+            return msgspec.convert(given, Trigger)
+    except msgspec.ValidationError as error:
+        raise InvalidField(path, str(error)) from error
+    raise InvalidField(path, f"a fact is named by {', '.join(sorted(known))}")
 
 
 def _conditions(listed: object, path: str) -> tuple[Condition, ...]:
@@ -198,10 +206,17 @@ def _duration(text: object, path: str) -> int:
         raise InvalidField(path, str(error)) from error
 
 
+def _day(text: object) -> int:
+    width_ms = _duration(text, "rules.days")
+    if width_ms <= 0:
+        raise InvalidField("rules.days", "`local`, or a duration above 0")
+    return width_ms
+
+
 def _trust(name: object) -> int:
-    if name not in TRUSTS:
+    if not isinstance(name, str) or name not in TRUSTS:
         raise InvalidField("rules.purchase_trust_min", f"one of {', '.join(TRUSTS)}")
-    return TRUSTS[str(name)]
+    return TRUSTS[name]
 
 
 def _map(rules: dict[str, Any], name: str, path: str) -> dict[str, Any]:

@@ -12,15 +12,16 @@ from typing import NamedTuple
 import msgspec
 
 from services.scoring.domain import joining
-from services.scoring.domain.alerts import OPEN, Alert, AlertRaised, AlertTransition, Transition
-from services.scoring.domain.deciding import Decision, Outcome
+from services.scoring.domain.alerts import OPEN, SILENCE, Alert, AlertRaised, AlertTransition, Transition
+from services.scoring.domain.deciding import PASSED_KEPT, Decision, Outcome
 from services.scoring.domain.decision import due, on_change
-from services.scoring.domain.definitions import Definition
+from services.scoring.domain.definitions import Definition, in_force
 from services.scoring.domain.emitting import cloud_event, topic_of
 from services.scoring.domain.rows import AlertRow, DecisionRow
 from services.scoring.domain.snapshot import Snapshot, snapshot_of
 from services.scoring.domain.succession import advance_through, armed_definition, release_backfill
 from shared import profile as profiles
+from shared.errors import Retryable, Stopped
 from shared.events import CustomerAbsorbed, CustomerErased, CustomerParked, ProfileChanged
 from shared.ids import partition_of
 from shared.outbox import Parcel
@@ -73,10 +74,11 @@ class Book:
         self.parcels: list[Parcel] = []
         self.counts = Counts()
         self.erased: list[bytes] = []
+        self.unread: set[bytes] = set()  # alert ids taken for new ones: the shell makes sure before it writes
         self._setting = setting
         self._rows, self._before = dict(rows), dict(rows)
         self._alerts, self._alerts_before = dict(alerts), dict(alerts)
-        self._snapshots: dict[bytes, Snapshot] = {}
+        self._snapshots: dict[bytes, tuple[int, Snapshot]] = {}  # with the trust its purchases needed
 
     # --- what changes bring -----------------------------------------------------------------------------------
 
@@ -91,6 +93,7 @@ class Book:
     def _take(self, fact: Change, watermark: int | None, donors: Mapping[bytes, Sequence[AlertRow]]) -> None:
         match fact:
             case ProfileChanged():
+                self._read_up(fact.customer, fact.recorded_at, watermark)
                 self._collect(fact, donors)
                 self._changed(fact, watermark)
             case CustomerAbsorbed():
@@ -98,44 +101,40 @@ class Book:
             case CustomerErased():
                 self._erased(fact)
             case CustomerParked():
-                self._put(self._row(fact.customer), version=fact.version, due_at=None, parked=fact.reason)
+                row = self._row(fact.customer)
+                self._put(row, version=fact.version, due_at=None, absorbed_into=b"", parked=fact.reason)
+
+    def _read_up(self, customer: bytes, recorded_at: int, watermark: int | None) -> None:
+        """Decide what time brought before a change. Not on a parked customer's snapshot: it misses what parked them."""
+        row = self._row(customer)
+        if watermark is not None and not row.parked:
+            self._note(customer, self._advanced(row, min(recorded_at, watermark)))
 
     def _changed(self, fact: ProfileChanged, watermark: int | None) -> None:
         row = self._row(fact.customer)
-        if row.absorbed_into:
-            row = self._put(row, absorbed_into=b"")  # it was split off again
-        definition = armed_definition(row.decision, self._rules(row).definitions)
-        old = self._snapshot(row)
-        new = self._snapshot_of(row.workspace, fact.state, definition)
-        before = Outcome(row.decision)
-        if watermark is not None:
-            before = advance_through(row.decision, old, min(fact.recorded_at, watermark), self._rules(row).definitions)
-            definition = armed_definition(before.decision, self._rules(row).definitions)
-        judged = on_change(
-            before.decision, old, new, fact.facts, fact.recorded_at, watermark, definition, fact.import_id
-        )
-        self._snapshots[fact.customer] = new
-        self._put(row, version=fact.version, state=fact.state, parked="")
-        self._follow(fact.customer, _both(before, judged))
+        definition = self._definition_for(row, fact.recorded_at)
+        old = self._snapshot_under(row, definition)
+        row = self._put(row, version=fact.version, state=fact.state, absorbed_into=b"", parked="")
+        self._snapshots.pop(fact.customer, None)
+        new = self._snapshot_under(row, definition)
+        # Time was taken before (`_read_up`), so no watermark here.
+        judged = on_change(row.decision, old, new, fact.facts, fact.recorded_at, None, definition, fact.import_id)
+        self._follow(fact.customer, judged)
 
     def _absorbed(self, fact: CustomerAbsorbed, watermark: int | None) -> None:
-        row, into = self._row(fact.customer), self._resolved(fact.into)
-        gone = Outcome(row.decision)
-        if watermark is not None and row.state:
-            until = min(fact.recorded_at, watermark)
-            gone = advance_through(row.decision, self._snapshot(row), until, self._rules(row).definitions)
-            self._follow(fact.customer, gone)
-            gone = Outcome(self._row(fact.customer).decision)
-        left = joining.surrender(gone.decision)
+        into = self._resolved(fact.into)
+        self._read_up(fact.customer, fact.recorded_at, watermark)
+        gone = self._row(fact.customer).decision
+        left = joining.surrender(gone)
         self._put(
             self._row(fact.customer), version=fact.version, state=b"", decision=left, due_at=None,
             absorbed_into=into.customer, parked="",
         )  # fmt: skip
         self._snapshots.pop(fact.customer, None)
         definition = armed_definition(into.decision, self._rules(into).definitions)
-        for alert in gone.decision.alerts:
+        for alert in gone.alerts:
             self._hand_over(alert.id, fact.customer, into.customer)
-        joined = joining.on_absorbed(into.decision, gone.decision, self._snapshot(into), fact.recorded_at, definition)
+        joined = joining.on_absorbed(into.decision, gone, self._snapshot(into), fact.recorded_at, definition)
         self._follow(into.customer, joined)
 
     def _erased(self, fact: CustomerErased) -> None:
@@ -149,17 +148,30 @@ class Book:
 
     def _collect(self, fact: ProfileChanged, donors: Mapping[bytes, Sequence[AlertRow]]) -> None:
         """A change that names its leaves brings home the alerts that opened with one of them."""
+        if fact.leaves:
+            places = tuple(place for place in fact.leaves if place.moves)
+            row = self._row(fact.customer)
+            self._put(row, decision=msgspec.structs.replace(row.decision, places=places))
         for place in fact.leaves:
-            for found in donors.get(place.leaf, ()):
-                alert = self._alert(found.id)
-                if alert is None or alert.customer == fact.customer or alert.moves >= place.moves:
+            raised_here = {row.id for row in self._alerts.values() if row is not None and row.leaf == place.leaf}
+            for alert_id in sorted(raised_here.union(row.id for row in donors.get(place.leaf, ()))):
+                alert = self._alert(alert_id)
+                if alert is None or alert.moves >= place.moves:
                     continue
-                donor = self._row(alert.customer)
-                rest, moved = joining.give(donor.decision, {place.leaf})
-                row = self._row(fact.customer)
-                self._put(row, decision=joining.take(row.decision, moved))
-                self._rearm(self._put(donor, decision=rest))
+                if alert.customer != fact.customer:
+                    self._move(alert.customer, fact.customer, place.leaf)
                 self._alerts[alert.id] = msgspec.structs.replace(alert, customer=fact.customer, moves=place.moves)
+
+    def _move(self, giver: bytes, taker: bytes, leaf: bytes) -> None:
+        """Hand over the alerts that opened with `leaf`."""
+        donor = self._row(giver)
+        rest, moved = joining.give(donor.decision, {leaf})
+        if all(purchase.leaf != leaf for purchase in self._snapshot(donor).purchases):
+            # It has read that the leaf is gone, so its silence is its own: passing it over would lose its alert.
+            rest = msgspec.structs.replace(rest, passed=donor.decision.passed)
+        row = self._row(taker)
+        self._put(row, decision=joining.take(row.decision, moved))
+        self._rearm(self._put(donor, decision=rest))
 
     def _resolved(self, customer: bytes) -> DecisionRow:
         """The row of a customer, or of the one it was absorbed into meanwhile."""
@@ -176,25 +188,27 @@ class Book:
     def pass_time(self, customer: bytes, watermark: int) -> None:
         """Take what fell due before `watermark`, under the version in force at each instant, and arm again."""
         row = self._row(customer)
-        if row.absorbed_into or row.parked or not row.state:
+        if _resting(row):
+            self._put(row, due_at=None)
             return
-        definitions = self._rules(row).definitions
-
-        def advanced() -> None:
-            self._follow(customer, advance_through(row.decision, self._snapshot(row), watermark, definitions))
-
-        self._guarded(customer, row.version, advanced)
+        self._guarded(customer, row.version, lambda: self._follow(customer, self._advanced(row, watermark)))
 
     def release(self, customer: bytes, imports: Sequence[str], watermark: int) -> None:
-        """Release a customer from finished history imports; decides them when none holds them any more."""
+        """Release a customer from finished history imports; decides them when none holds them any more.
+
+        One whose state is not known (parked, or its own change not read yet) stays held until it is.
+        """
         row = self._row(customer)
+        if _resting(row):
+            return
 
         def released() -> None:
             for import_id in imports:
                 now = self._row(customer)
                 if import_id in now.decision.held:
-                    definition = armed_definition(now.decision, self._rules(now).definitions)
-                    outcome = release_backfill(now.decision, self._snapshot(now), watermark, definition, import_id)
+                    definition = self._definition_for(now, watermark - 1)
+                    snapshot = self._snapshot_under(now, definition)
+                    outcome = release_backfill(now.decision, snapshot, watermark, definition, import_id)
                     self._follow(customer, outcome)
 
         self._guarded(customer, row.version, released)
@@ -222,15 +236,18 @@ class Book:
 
     def _follow(self, customer: bytes, outcome: Outcome) -> None:
         """Write an outcome: the decision, its transitions as facts and alert rows, and the new due time."""
-        row = self._put(self._row(customer), decision=outcome.decision)
         self.counts.decided += 1
+        self._note(customer, outcome)
+        self._rearm(self._row(customer))
+
+    def _note(self, customer: bytes, outcome: Outcome) -> None:
+        row = self._put(self._row(customer), decision=outcome.decision)
         self.counts.unsettled_silences += outcome.unsettled_silences
         for transition in outcome.transitions:
             if isinstance(transition, AlertTransition):
                 self._emit_alert(row, transition)
             else:
                 self._emit(row, transition)
-        self._rearm(self._row(customer))
 
     def _emit_alert(self, row: DecisionRow, transition: AlertTransition) -> None:
         """One id, one alert: raising an open id takes it over; other words about somebody else's alert are dropped."""
@@ -249,8 +266,8 @@ class Book:
         body = self._emit(row, transition)
         risk = -1 if transition.risk is None else round(transition.risk * PPM)
         self._alerts[alert.id] = AlertRow(
-            alert.id, row.workspace, row.customer, alert.leaf, known.moves if known else 0, alert.policy, alert.state,
-            alert.revision, alert.raised_at, risk, body,
+            alert.id, row.workspace, row.customer, alert.leaf, _moves_of(alert, row.decision, known), alert.policy,
+            alert.state, alert.revision, alert.raised_at, risk, body,
         )  # fmt: skip
 
     def _emit(self, row: DecisionRow, transition: Transition) -> bytes:
@@ -260,9 +277,13 @@ class Book:
         return body
 
     def _drop(self, customer: bytes, alert: Alert) -> None:
+        """The alert is somebody else's: forget it, and never raise it again, or both would raise it in turns."""
         row = self._row(customer)
         rest = tuple(mine for mine in row.decision.alerts if mine.id != alert.id)
-        self._put(row, decision=msgspec.structs.replace(row.decision, alerts=rest))
+        passed = row.decision.passed
+        if alert.policy == SILENCE and alert.key not in passed:
+            passed = (*passed, alert.key)[-PASSED_KEPT:]
+        self._put(row, decision=msgspec.structs.replace(row.decision, alerts=rest, passed=passed))
 
     def _replace(self, customer: bytes, alert: Alert) -> None:
         row = self._row(customer)
@@ -271,21 +292,21 @@ class Book:
         self._put(row, decision=msgspec.structs.replace(row.decision, alerts=alerts))
 
     def _rearm(self, row: DecisionRow) -> None:
-        if row.absorbed_into or row.parked or not row.state:
-            at = None
-        else:
+        at = None
+        if not _resting(row):
             definition = armed_definition(row.decision, self._rules(row).definitions)
             at = due(row.decision, self._snapshot(row), definition)
         self._put(row, due_at=at)
 
     def _guarded(self, customer: bytes, version: int, decide: Callable[[], None]) -> None:
         rows, alerts, parcels = dict(self._rows), dict(self._alerts), len(self.parcels)
+        snapshots = dict(self._snapshots)
         try:
             decide()
-        except Wanted:
+        except (Wanted, Retryable, Stopped):  # nothing is wrong with the customer: again, or with newer code
             raise
         except Exception as error:  # whatever a rule trips over: this customer is parked, the others go on
-            self._rows, self._alerts = rows, alerts
+            self._rows, self._alerts, self._snapshots = rows, alerts, snapshots
             del self.parcels[parcels:]
             self.counts.parked += 1
             reason = f"{type(error).__name__}: {error}"
@@ -305,24 +326,39 @@ class Book:
 
     def _alert(self, alert_id: bytes) -> AlertRow | None:
         if alert_id not in self._alerts:
-            raise Wanted(alerts=(alert_id,))
+            self.unread.add(alert_id)
+            return None
         return self._alerts[alert_id]
 
     def _rules(self, row: DecisionRow) -> Rules:
         return self._setting.rules(row.workspace)
 
-    def _snapshot(self, row: DecisionRow) -> Snapshot:
-        found = self._snapshots.get(row.customer)
-        if found is None:
-            definition = armed_definition(row.decision, self._rules(row).definitions)
-            found = self._snapshots[row.customer] = self._snapshot_of(row.workspace, row.state, definition)
-        return found
+    def _definition_for(self, row: DecisionRow, at: int) -> Definition:
+        """The definition a customer is armed with; for one never decided yet, or held since, the one in force at `at`."""
+        definitions = self._rules(row).definitions
+        armed = armed_definition(row.decision, definitions)
+        if row.decision.version and not row.decision.held:
+            return armed
+        return max(armed, in_force(definitions, at), key=lambda definition: definition.version)
 
-    def _snapshot_of(self, workspace: str, state: bytes, definition: Definition) -> Snapshot:
-        if not state:
-            return Snapshot(workspace)
+    def _advanced(self, row: DecisionRow, until: int) -> Outcome:
+        snapshot, definitions = self._snapshot(row), self._rules(row).definitions
+        return advance_through(
+            row.decision, snapshot, until, definitions, lambda newer: self._snapshot_under(row, newer)
+        )
+
+    def _snapshot(self, row: DecisionRow) -> Snapshot:
+        return self._snapshot_under(row, armed_definition(row.decision, self._rules(row).definitions))
+
+    def _snapshot_under(self, row: DecisionRow, definition: Definition) -> Snapshot:
         trust_min = definition.pack.purchase_trust_min
-        return snapshot_of(workspace, profiles.decode(state), self._setting.rules(workspace).zone, trust_min)
+        trust, found = self._snapshots.get(row.customer, (None, None))
+        if found is None or trust != trust_min:
+            found = Snapshot(row.workspace)
+            if row.state:
+                found = snapshot_of(row.workspace, profiles.decode(row.state), self._rules(row).zone, trust_min)
+            self._snapshots[row.customer] = trust_min, found
+        return found
 
 
 def open_alerts(row: DecisionRow) -> list[Alert]:
@@ -330,9 +366,12 @@ def open_alerts(row: DecisionRow) -> list[Alert]:
     return [alert for alert in row.decision.alerts if alert.state == OPEN]
 
 
-def _both(first: Outcome, second: Outcome) -> Outcome:
-    return Outcome(
-        second.decision,
-        first.transitions + second.transitions,
-        first.unsettled_silences + second.unsettled_silences,
-    )
+def _resting(row: DecisionRow) -> bool:
+    """Whether time decides nothing about the row now: part of another customer, parked, or its state not known."""
+    return bool(row.absorbed_into or row.parked or not row.state)
+
+
+def _moves_of(alert: Alert, decision: Decision, known: AlertRow | None) -> int:
+    """How often the opening leaf had moved, as far as is known here: an older saying must not move the alert back."""
+    told = next((place.moves for place in decision.places if place.leaf == alert.leaf), 0)
+    return max(told, known.moves) if known is not None and known.leaf == alert.leaf else told

@@ -4,7 +4,7 @@ Both say what holds now without telling anybody of a past nobody watched: stages
 are passed over, and only crossings still to come raise alerts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -25,16 +25,24 @@ def armed_definition(decision: Decision, definitions: Sequence[Definition]) -> D
     return armed[0] if armed else in_force(definitions, decision.settled)
 
 
-def advance_through(decision: Decision, snapshot: Snapshot, until: int, definitions: Sequence[Definition]) -> Outcome:
+def advance_through(
+    decision: Decision,
+    snapshot: Snapshot,
+    until: int,
+    definitions: Sequence[Definition],
+    snapshot_under: Callable[[Definition], Snapshot] | None = None,
+) -> Outcome:
     """`advance` to `until`, each stretch under the version in force: the old one up to `effective_at`, then the new.
 
     A version takes over as soon as `until` is past its `effective_at`. `definitions` in ascending order of version.
+    `snapshot_under`: the same customer as another version sees them (which purchases count is up to it).
     """
     current = armed_definition(decision, definitions)
     outcome = Outcome(decision)
     for newer in definitions:
         if newer.version > current.version and newer.effective_at < until:
             outcome = _then(outcome, advance(outcome.decision, snapshot, newer.effective_at, current))
+            snapshot = snapshot_under(newer) if snapshot_under is not None else snapshot
             outcome = _then(outcome, redefine(outcome.decision, snapshot, newer))
             current = newer
     return _then(outcome, advance(outcome.decision, snapshot, until, current))

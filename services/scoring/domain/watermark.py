@@ -58,6 +58,11 @@ class Heard:
         lowest = min(frontiers) if frontiers else NEVER
         return None if lowest == NEVER else lowest
 
+    def holding_back(self, partition: int) -> int | None:
+        """The touchpoints partition whose T is the smallest heard, so that W stands there; None when not owned."""
+        frontiers = self._frontiers.get(partition)
+        return None if frontiers is None else frontiers.index(min(frontiers))
+
     def _take(self, partition: int) -> bool:
         """Fold the statements whose position is reached. A later one may be reached before an earlier one."""
         waiting, folded, frontiers = self._pending[partition], self._folded[partition], self._frontiers[partition]

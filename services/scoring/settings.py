@@ -1,0 +1,45 @@
+"""What can be set about scoring: where it listens, when it calls itself not ready, and how far a stream is carried."""
+
+from pydantic import Field
+
+from shared.serving import Serving
+from shared.settings import HouseSettings
+
+
+class ScoringSettings(HouseSettings):
+    """The settings of the scoring service."""
+
+    scoring_port: int = Field(8082, ge=0, le=65535, description="port of scoring; 0 takes a free one and logs it")
+    scoring_header_seconds: float = Field(10.0, gt=0, description="a request's headers must be complete by then")
+    scoring_keep_alive_seconds: int = Field(65, ge=1, description="an idle connection is kept this long")
+    scoring_drain_seconds: float = Field(
+        0.0, ge=0, le=5, description="still serving, no longer ready, after the first SIGTERM (for load balancers)"
+    )
+    scoring_feed_stale_seconds: float = Field(
+        10.0, gt=0, description="not ready when `definitions` was not read to its end for this long"
+    )
+    scoring_watermark_stale_seconds: float = Field(
+        30.0, gt=0, description="not ready when the watermark of an owned partition did not move for this long"
+    )
+    scoring_streams_max: int = Field(256, ge=1, description="event streams served at once; beyond it 503")
+    scoring_stream_events_max: int = Field(
+        1000, ge=1, description="events kept for one stream; a slower reader goes on from the log"
+    )
+    scoring_stream_stall_seconds: float = Field(
+        20.0, gt=0, description="a stream whose reader takes nothing for this long is cut off"
+    )
+    scoring_trusted_proxies: str = Field(
+        "", description="addresses whose X-Forwarded-For and -Proto are believed, comma separated; empty: none"
+    )
+
+    @property
+    def serving(self) -> Serving:
+        """How the server listens."""
+        return Serving(
+            host=self.host,
+            port=self.scoring_port,
+            header_seconds=self.scoring_header_seconds,
+            keep_alive_seconds=self.scoring_keep_alive_seconds,
+            drain_seconds=self.scoring_drain_seconds,
+            trusted_proxies=self.scoring_trusted_proxies,
+        )

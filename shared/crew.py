@@ -1,0 +1,144 @@
+"""The workers of one process, kept running, and a watch that says how far behind they are."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from shared.checkpoint import NEVER
+from shared.clock import Clock
+from shared.database import Database, fetch
+from shared.errors import RaftarError
+from shared.lane import Lane, named
+from shared.log.port import Log
+from shared.loop import Worker
+
+RESTART_SECONDS_MAX = 30.0
+WATCH_SECONDS = 1.0
+
+_log = structlog.get_logger("crew")
+
+
+class Keeper:
+    """Keeps one topic's worker running. `make` builds a fresh one, with an ownership of its own."""
+
+    def __init__(self, topic: str, make: Callable[[], Worker]) -> None:
+        self.topic = topic
+        self.worker: Worker | None = None
+        self.deaths = 0
+        self._make = make
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a worker is at work."""
+        return self.worker is not None
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The partitions in its hands."""
+        return () if self.worker is None else tuple(self.worker.lanes.values())
+
+    def wake(self) -> None:
+        """Something was put into the outbox."""
+        if self.worker is not None:
+            self.worker.wake()
+
+    async def run(self) -> None:
+        """Run until cancelled; a worker that dies is replaced after a pause."""
+        pause = 0.5
+        while True:
+            self.worker = self._make()
+            try:
+                await self.worker.run()
+            except Exception as error:
+                _log.error("worker died", topic=self.topic, error=named(error))
+            finally:
+                self.worker = None
+            self.deaths += 1
+            await asyncio.sleep(pause)
+            pause = min(RESTART_SECONDS_MAX, pause * 2)
+
+
+@dataclass(slots=True)
+class Lag:
+    """How far one partition is behind. `unread_since_ms`: all recorded before is folded (0 lag: when last looked)."""
+
+    records: int
+    unread_since_ms: int
+
+
+class Watch:
+    """Looks every second where each topic ends and how full the outbox is; metrics and readiness show the last look."""
+
+    def __init__(self, log: Log, database: Database, clock: Clock, keepers: Sequence[Keeper]) -> None:
+        self.keepers = keepers
+        self.lags: dict[tuple[str, int], Lag] = {}
+        self.outbox_rows = 0
+        self.looked_at: float | None = None
+        self._source, self._database, self._clock = log, database, clock
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except (RaftarError, OSError) as error:
+                _log.warning("the lag cannot be seen now", error=named(error))
+            except Exception as error:
+                _log.error("the watch stumbled", error=named(error))
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def look(self) -> None:
+        """Look once."""
+        for keeper in self.keepers:
+            asked_at = self._clock.now_ms()
+            bounds = await self._source.bounds(keeper.topic)
+            lanes = {lane.partition: lane for lane in keeper.lanes}
+            for partition in bounds.keys() | lanes.keys():
+                self._note(keeper.topic, partition, lanes.get(partition), bounds[partition].end, asked_at)
+        async with self._database.snapshot() as connection:
+            self.outbox_rows = (await fetch(connection, "SELECT count(*) AS n FROM outbox"))[0].n
+        self.looked_at = self._clock.monotonic()
+
+    def age_seconds(self, lag: Lag) -> float:
+        """An upper bound of the age of the oldest unread record; 0 where nothing is unread."""
+        return max(0.0, (self._clock.now_ms() - lag.unread_since_ms) / 1000) if lag.records else 0.0
+
+    def frontier_ages(self) -> Iterator[tuple[str, int, float]]:
+        """(topic, partition, seconds) since T of every lane that ever had one."""
+        for keeper in self.keepers:
+            for lane in keeper.lanes:
+                if lane.claim is not None and lane.claim.frontier != NEVER:
+                    yield keeper.topic, lane.partition, (self._clock.now_ms() - lane.claim.frontier) / 1000
+
+    def check(self, keeper: Keeper) -> dict[str, Any]:
+        """Readiness of one topic: not ok without a worker or with a partition that waits for a person."""
+        stopped = {str(lane.partition): lane.stopped for lane in keeper.lanes if lane.stopped}
+        lags = [lag for (topic, _), lag in self.lags.items() if topic == keeper.topic]
+        return {
+            "ok": keeper.is_alive and not stopped,
+            "stopped": stopped,
+            "partitions": len(keeper.lanes),
+            "lag_records": sum(lag.records for lag in lags),
+            "oldest_unread_seconds": round(max(map(self.age_seconds, lags), default=0.0), 3),
+        }
+
+    def _note(self, topic: str, partition: int, lane: Lane | None, end: int, asked_at: int) -> None:
+        """A partition in nobody's hands here is somebody else's to watch; one being acquired keeps its last lag."""
+        known = self.lags.get((topic, partition))
+        if lane is None:
+            self.lags.pop((topic, partition), None)
+            return
+        if lane.claim is None:
+            self.lags[topic, partition] = known or Lag(0, asked_at)
+            return
+        unread = max(0, end - lane.claim.position)
+        if not unread:
+            self.lags[topic, partition] = Lag(0, asked_at)
+            return
+        since = known.unread_since_ms if known else asked_at
+        if lane.claim.frontier != NEVER:
+            since = lane.claim.frontier
+        self.lags[topic, partition] = Lag(unread, since)
