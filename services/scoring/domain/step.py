@@ -334,7 +334,7 @@ class Book:
         return self._setting.rules(row.workspace)
 
     def _definition_for(self, row: DecisionRow, at: int) -> Definition:
-        """The definition a customer is armed with; for one never decided yet, or held since, the one in force at `at`."""
+        """What a customer is armed with; for one never decided yet, or held since, the version in force at `at`."""
         definitions = self._rules(row).definitions
         armed = armed_definition(row.decision, definitions)
         if row.decision.version and not row.decision.held:
