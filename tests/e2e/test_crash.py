@@ -153,7 +153,7 @@ async def _judged(house: House, ledger: Ledger) -> tuple[dict[str, list[str]], s
     bought = {bytes.fromhex(views[n]["customer_id"]) for n, mine in customers.items() if mine}
     wrong["nobody stranded"] = verdict.nobody_stranded(armed, bought)
     late = [e.data["emitted_at"] - e.data["crossed_at"] for e in silences]
-    states = [one["data"]["state"] for one in listed]
+    states = [one["state"] for one in listed]
     told = f"{len(silences)} silences raised, at most {max(late, default=0)} ms late · alerts now: " + ", ".join(
         f"{states.count(state)} {state}" for state in sorted(set(states))
     )
@@ -215,11 +215,9 @@ def _shown_beside(
     """A customer's view at profiles shows the open alerts that scoring lists for them."""
     wrong: list[str] = []
     for person, view in views.items():
-        shown = sorted(alert["data"]["alert_id"] for alert in view["alerts"])
+        shown = sorted(alert["alert_id"] for alert in view["alerts"])
         there = sorted(
-            one["data"]["alert_id"]
-            for one in listed
-            if one["data"]["state"] == "open" and one["data"]["customer"] == view["customer_id"]
+            one["alert_id"] for one in listed if one["state"] == "open" and one["customer_id"] == view["customer_id"]
         )
         if shown != there:
             wrong.append(f"person {person}: profiles shows {shown}, scoring has {there}")

@@ -77,13 +77,15 @@ def consistent(events: Sequence[Event], listed: Sequence[dict[str, Any]]) -> lis
         for identity, seen in revisions.items()
         if seen != set(range(1, len(seen) + 1))
     ]
-    shown = {one["data"]["alert_id"]: one for one in listed}
+    shown = {one["alert_id"]: one for one in listed}
     wrong += [f"alert {identity} is on the topic, not in REST" for identity in latest.keys() - shown.keys()]
     wrong += [f"alert {identity} is in REST, not on the topic" for identity in shown.keys() - latest.keys()]
     for identity in latest.keys() & shown.keys():
-        told, rest = latest[identity].data, shown[identity]["data"]
+        told, rest = latest[identity].data, shown[identity]
         if (told["revision"], told["state"]) != (rest["revision"], rest["state"]):
-            wrong.append(f"alert {identity}: topic {told['revision']} {told['state']}, REST {rest['revision']}")
+            wrong.append(
+                f"alert {identity}: topic {told['revision']} {told['state']}, REST {rest['revision']} {rest['state']}"
+            )
     return wrong
 
 
@@ -163,11 +165,11 @@ def final_silences(
 def complaints_told(ledger: Ledger, listed: Sequence[dict[str, Any]]) -> list[str]:
     """Each complaint has its alert, once."""
     complained = {
-        f"ticket:{item.body['properties']['ticket_id']}"
-        for item in ledger.items.values()
+        "id:" + ledger.ids[name].replace("-", "")
+        for name, item in ledger.items.items()
         if item.body["kind"] == "complained"
     }
-    alerted = Counter(one["data"]["key"] for one in listed if one["data"]["policy"] == BAD_EXPERIENCE)
+    alerted = Counter(one["event"]["data"]["key"] for one in listed if one["event"]["data"]["policy"] == BAD_EXPERIENCE)
     missing = [f"no alert for complaint {key}" for key in complained - alerted.keys()]
     more = [f"{count} alerts for {key}" for key, count in alerted.items() if count > 1 or key not in complained]
     return missing + more
@@ -186,7 +188,7 @@ def nobody_stranded(decisions: Iterable[Any], silent: set[bytes]) -> list[str]:
 
 
 def _open(listed: Sequence[dict[str, Any]], policy: str) -> list[dict[str, Any]]:
-    found = [one["data"] for one in listed]
+    found = [one["event"]["data"] for one in listed]
     return [data for data in found if data["policy"] == policy and data["state"] == "open"]
 
 
