@@ -116,8 +116,8 @@ class Watcher:
         self._all_was_folded(at)
         self._all_was_read(partition_of(customer, self.simulation.shape.partitions), at, before)
         self._predicate_holds(customer, data)
-        version = in_force(self.simulation.book.definitions, at - 1).version
-        insist(data["definition_version"] == version, "an alert is raised under the definition in force")
+        version = in_force(self.simulation.definitions.versions, at - 1).version
+        insist(data["definition_version"] >= version, "no alert is raised under a definition that was replaced")
 
     def _all_was_folded(self, at: int) -> None:
         claims = self.simulation.profiles.claims(TOUCHPOINTS)
@@ -137,7 +137,7 @@ class Watcher:
             insist(recorded_at > at or (customer, version) in read, "no alert on changes recorded before it and not read")
 
     def _predicate_holds(self, customer: bytes, data: dict[str, Any]) -> None:
-        if self.simulation.shape.silence != FIXED or len(self.simulation.book.definitions) > 1:
+        if self.simulation.shape.silence != FIXED or len(self.simulation.definitions.versions) > 1:
             return
         insist(data["crossed_at"] == data["opened_at"] + FIXED_SILENCE_MS, "the crossing is exact")
         insist(data["raised_at"] >= data["crossed_at"], "no silence is raised before its crossing")
@@ -253,7 +253,7 @@ def check_scoring(simulation: Simulation, truth: Truth) -> None:
 
 def _check_armed(simulation: Simulation, name: str, row: DecisionRow) -> None:
     is_live = bool(row.state) and not row.absorbed_into and not row.parked
-    definition = armed_definition(row.decision, simulation.book.definitions)
+    definition = armed_definition(row.decision, simulation.definitions.versions)
     expected = due(row.decision, _snapshot(row, definition.pack.purchase_trust_min), definition) if is_live else None
     insist(row.due_at == expected, f"{name}: armed at {row.due_at}, should be at {expected}")
     watermark = simulation.deciding[0].heard.watermark(row.partition)
@@ -290,7 +290,7 @@ def _check_alerts(simulation: Simulation, name: str, row: DecisionRow) -> None:
         if told_row.customer == row.customer:  # else somebody raised the same opening fact later and took it over
             is_as_listed = (told_row.state, told_row.revision) == (alert.state, alert.revision)
             insist(is_as_listed, f"{name}: its alert is listed as it is")
-    if silences and simulation.shape.silence == FIXED and len(simulation.book.definitions) == 1:
+    if silences and simulation.shape.silence == FIXED and len(simulation.definitions.versions) == 1:
         bought = profiles.purchases(profiles.decode(row.state))
         last_at = bought[-1].at if bought else row.decision.settled
         insist(last_at + FIXED_SILENCE_MS <= row.decision.settled, f"{name}: an open alert is true")
@@ -322,6 +322,7 @@ def _check_events(simulation: Simulation) -> None:
         if alert.state == OPEN:
             row = tables["decision"][alert.customer]
             insist(any(mine.id == alert.id for mine in row.decision.alerts), "an open alert is somebody's")
+            insist(row.state and not row.absorbed_into, "an open alert is with a living customer")
 
 
 def _check_complaints(simulation: Simulation, truth: Truth) -> None:

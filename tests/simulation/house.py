@@ -26,6 +26,7 @@ from shared.ids import partition_of
 from shared.log.port import Outgoing
 from shared.topics import TOUCHPOINTS, WATERMARKS
 from services.scoring.decide import told, write
+from services.scoring.domain.step import Book
 from services.scoring.domain.verdicts import acknowledge, judge
 from tests.builders import NOON_MS, a_leaf, a_record, a_touchpoint
 from tests.simulation.driving import Crashed, run
@@ -33,7 +34,7 @@ from tests.simulation.memory_database import Fault, MemoryDatabase
 from tests.simulation.memory_log import FAILURES, MemoryLog
 from tests.simulation.memory_profiles import MemoryProfiles
 from tests.simulation.memory_scoring import MemoryScoring
-from tests.simulation.rules import BY_MODEL, FIXED, Book
+from tests.simulation.rules import BY_MODEL, FIXED, Definitions
 from tests.simulation.seats import ProfilesSeat, ScoringSeat, Seat
 
 SEATS = 2
@@ -76,8 +77,8 @@ class Simulation:
         self.log = MemoryLog(self.clock, shape.partitions, Random(seed))
         self.profiles = self.profiles_database(shape.partitions)
         self.scoring = self.scoring_database(shape.partitions)
-        self.book = Book(self.clock)
-        self.book.publish(shape.silence, 0)
+        self.definitions = Definitions(self.clock)
+        self.definitions.publish(shape.silence, 0)
         self.folding: list[ProfilesSeat] = [self.new_profiles() for _ in range(SEATS)]
         self.deciding: list[ScoringSeat] = [self.new_scoring() for _ in range(SEATS)]
         self.acked: list[Outgoing] = []
@@ -100,7 +101,7 @@ class Simulation:
         """A fresh process; it may begin to hear anywhere, since what was stated stays true."""
         heard_from = self.log.ends(WATERMARKS)[0]
         return self.scoring_seat(
-            self.log, self.clock, self.shape.partitions, self.scoring, self.book, max(0, heard_from - 3)
+            self.log, self.clock, self.shape.partitions, self.scoring, self.definitions, max(0, heard_from - 3)
         )
 
     # --- actions ----------------------------------------------------------------------------------------------
@@ -269,7 +270,7 @@ class Simulation:
     # what scoring does
 
     def _publish(self, dice: Random, _: int) -> None:
-        self.book.publish(dice.choice((FIXED, BY_MODEL)), dice.choice((2_500, 4_000)))
+        self.definitions.publish(dice.choice((FIXED, BY_MODEL)), dice.choice((2_500, 4_000)))
 
     def _read_rules(self, dice: Random, seat: int) -> None:
         self.deciding[seat].read_definitions()
@@ -316,16 +317,16 @@ class Simulation:
     def _say(self, seat: ScoringSeat, alert_id: bytes, verdict: str) -> None:
         row, now = self.scoring.tables["alert"][alert_id], self.clock.now_ms()
 
+        def decide(book: Book) -> None:
+            if verdict:
+                book.apply(row.customer, lambda d, s, v: judge(d, alert_id, verdict, now, s, v))
+            else:
+                book.apply(row.customer, lambda d, s, v: acknowledge(d, alert_id, now, s, v))
+
         async def said() -> None:
             async with self.scoring.transaction() as transaction:
-                book = await told(
-                    transaction, seat.changes.setting(), {row.customer: row.workspace}, [alert_id],
-                    lambda book: None, seat.changes.tally,
-                )  # fmt: skip
-                if verdict:
-                    book.apply(row.customer, lambda d, s, v: judge(d, alert_id, verdict, now, s, v))
-                else:
-                    book.apply(row.customer, lambda d, s, v: acknowledge(d, alert_id, now, s, v))
+                changes, customers = seat.changes, {row.customer: row.workspace}
+                book = await told(transaction, changes.setting(), customers, [alert_id], decide, changes.tally)
                 await write(transaction, book)
 
         try:

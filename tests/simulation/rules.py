@@ -9,7 +9,7 @@ from services.scoring.domain.definitions import Definition, model_of
 from services.scoring.domain.pack import pack_of
 from shared.clock import FrozenClock
 
-__all__ = ["FIXED_SILENCE_MS", "UTC", "Book", "definition"]
+__all__ = ["FIXED_SILENCE_MS", "UTC", "Definitions", "definition"]
 
 UTC: tzinfo = ZoneInfo("UTC")
 FIXED_SILENCE_MS = 20_000
@@ -43,14 +43,14 @@ def definition(version: int, effective_at: int, silence: list[str]) -> Definitio
 
 
 @dataclass
-class Book:
+class Definitions:
     """The `definitions` topic: every version published so far."""
 
     clock: FrozenClock
-    definitions: list[Definition] = field(default_factory=list)
+    versions: list[Definition] = field(default_factory=list)
 
     def publish(self, silence: list[str], in_ms: int) -> None:
         """A further version, in force a little later."""
-        earliest = self.definitions[-1].effective_at if self.definitions else 0
+        earliest = self.versions[-1].effective_at if self.versions else 0
         effective_at = max(self.clock.now_ms() + in_ms, earliest)
-        self.definitions.append(definition(len(self.definitions) + 1, effective_at, silence))
+        self.versions.append(definition(len(self.versions) + 1, effective_at, silence))

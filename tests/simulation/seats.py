@@ -28,7 +28,7 @@ from tests.simulation.driving import Crashed, run
 from tests.simulation.memory_log import MemoryLog
 from tests.simulation.memory_profiles import MemoryProfiles
 from tests.simulation.memory_scoring import MemoryScoring
-from tests.simulation.rules import UTC, Book
+from tests.simulation.rules import UTC, Definitions
 
 
 class Seat:
@@ -147,9 +147,9 @@ class ScoringSeat(Seat):
     heard_class = Heard
 
     def __init__(
-        self, log: MemoryLog, clock: FrozenClock, partitions: int, store: MemoryScoring, book: Book, hears_from: int
+        self, log: MemoryLog, clock: FrozenClock, partitions: int, store: MemoryScoring, published: Definitions, hears_from: int
     ) -> None:
-        self.store, self.book = store, book
+        self.store, self.published = store, published
         self.definitions: tuple[Definition, ...] = ()
         self.read_at = 0
         self.heard = self.heard_class(partitions)
@@ -163,7 +163,7 @@ class ScoringSeat(Seat):
 
     def read_definitions(self) -> None:
         """Read the topic of definitions to its end."""
-        self.definitions, self.read_at = tuple(self.book.definitions), self.book.clock.now_ms()
+        self.definitions, self.read_at = tuple(self.published.versions), self.published.clock.now_ms()
 
     def hear(self, records_max: int) -> None:
         """Read so many statements on."""
