@@ -57,6 +57,12 @@ class ProfilesMetrics(Collector):
         for topic, tally in self._decisions.items():
             decided.add_metric([topic], tally.records)
         yield decided
+        parked = CounterMetricFamily(
+            "raftar_profiles_decisions_parked", "Records that are no decision", labels=["topic"]
+        )
+        for topic, tally in self._decisions.items():
+            parked.add_metric([topic], tally.parked)
+        yield parked
         yield from self._loop()
         yield from self._standing()
 
@@ -79,11 +85,14 @@ class ProfilesMetrics(Collector):
         yield _by_partition("raftar_profiles_frontier_age_seconds", "Everything older is folded", frontiers)
         stopped = GaugeMetricFamily("raftar_profiles_stopped_partitions", "Wait for a person", labels=["topic"])
         alive = GaugeMetricFamily("raftar_profiles_worker_alive", "1 while a worker folds it", labels=["topic"])
+        deaths = CounterMetricFamily("raftar_profiles_worker_deaths", "Workers replaced", labels=["topic"])
         for keeper in watch.keepers:
+            deaths.add_metric([keeper.topic], keeper.deaths)
             stopped.add_metric([keeper.topic], sum(1 for lane in keeper.lanes if lane.stopped))
             alive.add_metric([keeper.topic], int(keeper.is_alive))
         yield stopped
         yield alive
+        yield deaths
         age = self._feed.age_seconds()
         yield GaugeMetricFamily("raftar_profiles_definitions_age_seconds", "Age of the reading", age)
 

@@ -10,14 +10,14 @@ from typing import Any
 import httpx
 import msgspec
 
-from services.profiles.app import build, ownership_of
+from services.profiles.app import Owns, build, ownership_of
 from services.profiles.settings import ProfilesSettings
 from shared.access import KEY_RANDOM_BYTES, READ, SCOPES, SECRET_KEY, WRITE, WRITE_KEY, new_key
 from shared.clock import FrozenClock
 from shared.codec import encode
 from shared.database import Database, fetch
 from shared.definitions import DefinitionsFeed
-from shared.events import Fact, Sealed, Touchpoint, TouchpointFailed, TouchpointsRecorded, WorkspaceDefined
+from shared.events import Fact, Sealed, Touchpoint, TouchpointFailed, WorkspaceDefined
 from shared.identifiers import leaf_of, normalise
 from shared.ids import leaf_text, partition_of, uuid_text
 from shared.keyring import Keyring
@@ -175,8 +175,11 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def house(folder: Path, url: str = "") -> AsyncIterator[House]:
-    """Profiles with the workspaces `main` and `rival`; keys `main`, `rival` (all scopes), `reader`, `website`."""
+async def house(folder: Path, url: str = "", owns: Owns | None = None) -> AsyncIterator[House]:
+    """Profiles with the workspaces `main` and `rival`; keys `main`, `rival` (all scopes), `reader`, `website`.
+
+    `owns`: another ownership than all partitions.
+    """
     clock = FrozenClock(NOW_MS)
     settings = ProfilesSettings(data_dir=folder, partitions=PARTITIONS, _env_file=None)
     log = SqliteLog(folder / "log", clock)
@@ -186,7 +189,7 @@ async def house(folder: Path, url: str = "") -> AsyncIterator[House]:
     await log.append(DEFINITIONS, [Outgoing(0, encode(fact)) for fact in facts])
     async with fresh_database(url, folder, "profiles") as database:
         feed = DefinitionsFeed(log, clock)
-        ownership = ownership_of(settings, clock)
+        ownership = owns or ownership_of(settings, clock)
         app = build(
             settings, log=log, database=database, clock=clock, keyring=keyring, feed=feed, ownership=ownership
         )  # fmt: skip
@@ -221,6 +224,3 @@ def _access(keyring: Keyring) -> tuple[dict[str, str], list[Fact]]:
 def page_view(at: int = NOON_MS, **more: Any) -> Touchpoint:
     """A page view; the house puts its person in."""
     return a_touchpoint("page_viewed", at=at, id=more.pop("id", f"page {at} {sorted(more.items())}"), **more)
-
-
-__all__ = ["MAIN", "NOW_MS", "RIVAL", "House", "Person", "TouchpointsRecorded", "house", "page_view"]

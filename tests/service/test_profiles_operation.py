@@ -1,6 +1,7 @@
 """Profiles as a process to run: probes, metrics, documentation, odd input, and an orderly end."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,17 +14,22 @@ import httpx
 import msgspec
 import pytest
 
+from migrations import migrate
 from services.cli.rest import Rest
 from services.first_start import first_start
 from services.profiles.digest import digest, refold
 from shared.clock import SystemClock
+from shared.codec import encode
 from shared.database import open_database
 from shared.events import ErasureRequested, IdentityLinked
-from shared.log.port import Outgoing
+from shared.ids import partition_of
+from shared.log.ownership import AllPartitions
+from shared.log.port import Outgoing, Ownership
+from shared.log.sqlite import SqliteLog
 from shared.settings import HouseSettings
 from shared.topics import TOUCHPOINTS
-from tests.builders import NOON_MS, a_touchpoint
-from tests.service.profiles_house import MAIN, House, house, page_view
+from tests.builders import NOON_MS, a_leaf, a_record, a_touchpoint
+from tests.service.profiles_house import MAIN, PARTITIONS, House, house, page_view
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -77,6 +83,35 @@ async def test_metrics_tell_what_was_folded_and_how_far_behind(home: House) -> N
     for name in ("outbox_rows", "lag_records", "oldest_unread_seconds", "frontier_age_seconds", "loop_refused_total"):
         assert f"# HELP raftar_profiles_{name.removesuffix('_total')}" in metrics
     assert "user:1" not in metrics
+
+
+class FailsOnce(AllPartitions):
+    """An ownership whose first start fails, as a group that cannot be joined does."""
+
+    starts = 0
+
+    async def start(self) -> None:
+        """Fail the first time."""
+        FailsOnce.starts += 1
+        if FailsOnce.starts == 1:
+            raise ConnectionError("the group cannot be joined")
+
+
+async def test_a_worker_that_dies_is_replaced_and_shown(tmp_path: Path) -> None:
+    """Not ready while nobody folds; then a fresh worker takes over and nothing is lost."""
+    FailsOnce.starts = 0
+
+    def owns(topic: str) -> Ownership:
+        return FailsOnce(PARTITIONS) if topic == TOUCHPOINTS else AllPartitions(4)
+
+    async with house(tmp_path, owns=owns) as home:
+        body = await ready(home, 503)
+        assert not body["checks"]["touchpoints"]["ok"]
+        await home.track(home.person(user="1"), page_view())
+        await home.settle()
+        await ready(home, 200)
+        metrics = (await home.client.get("/metrics")).text
+        assert 'raftar_profiles_worker_deaths_total{topic="touchpoints"} 1.0' in metrics
 
 
 async def test_openapi_and_the_docs_page(home: House) -> None:
@@ -154,29 +189,81 @@ async def test_the_digest_is_the_same_folded_anew(home: House) -> None:
 
 
 async def test_the_process_starts_answers_the_command_line_and_ends_in_time(tmp_path: Path) -> None:
-    """`python -m services.profiles` on a free port; SIGTERM ends it within ten seconds with code 0."""
-    settings = HouseSettings(data_dir=tmp_path, partitions=4, _env_file=None)
+    """`python -m services.profiles` on a free port; SIGTERM in the middle of a backlog ends it within ten seconds.
+
+    What it left is folded by the next start, once.
+    """
+    settings = HouseSettings(data_dir=tmp_path, partitions=PARTITIONS, _env_file=None)
     started = await first_start(settings, SystemClock())
-    environment = {
-        **os.environ,
-        "RAFTAR_DATA_DIR": str(tmp_path),
-        "RAFTAR_PARTITIONS": "4",
-        "RAFTAR_PROFILES_PORT": "0",
-    }
-    unmigrated = await asyncio.to_thread(_run_to_end, environment)
+    unmigrated = await asyncio.to_thread(_run_to_end, tmp_path)
     assert unmigrated.returncode != 0
     assert "services migrate" in unmigrated.stdout
-    from migrations import migrate
-
     database = open_database("", tmp_path, "profiles")
     await migrate(database, "profiles")
     await database.close()
-    process = subprocess.Popen(_COMMAND, env=environment, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-    try:
-        url = await asyncio.wait_for(asyncio.to_thread(_listening, process), 30)
+    await _backlog(settings)
+    async with _process(tmp_path) as (process, url):
         await asyncio.to_thread(_ask, url, started.access.secret_key)
+        assert 0 < await _folded(url, 1) < BACKLOG
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, 10) == 0
+        assert process.stdout is not None
+        assert '"level": "error"' not in process.stdout.read()
+    async with _process(tmp_path) as (process, url):
+        async with asyncio.timeout(60):
+            while (await _checks(url))["touchpoints"]["lag_records"] != 0:
+                await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 10) == 0
+    log = SqliteLog(settings.log_dir, SystemClock())
+    database = open_database("", tmp_path, "profiles")
+    try:
+        again = await refold(log)
+        assert again.touchpoints == BACKLOG
+        assert again.digest == await digest(database)
+    finally:
+        await log.close()
+        await database.close()
+
+
+BACKLOG = 20_000
+
+
+async def _backlog(settings: HouseSettings) -> None:
+    log = SqliteLog(settings.log_dir, SystemClock())
+    leaves = [a_leaf(f"u{n}") for n in range(400)]
+    views = [a_touchpoint(at=NOON_MS + n, leaf=leaves[n % 400]) for n in range(BACKLOG)]
+    out = [
+        Outgoing(partition_of(leaf, PARTITIONS), encode(a_record(*views[number::400])))
+        for number, leaf in enumerate(leaves)
+    ]
+    await log.append(TOUCHPOINTS, out)
+    await log.close()
+
+
+async def _folded(url: str, least: int) -> float:
+    """Touchpoints folded, once there are `least`."""
+    async with asyncio.timeout(30), httpx.AsyncClient(trust_env=False) as client:
+        while True:
+            metrics = (await client.get(f"{url}/metrics")).text
+            line = next(one for one in metrics.splitlines() if one.startswith("raftar_profiles_touchpoints_total "))
+            count = float(line.split()[1])
+            if count >= least:
+                return count
+            await asyncio.sleep(0.005)
+
+
+async def _checks(url: str) -> Any:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(f"{url}/readyz")).json()["checks"]
+
+
+@contextlib.asynccontextmanager
+async def _process(folder: Path) -> AsyncIterator[tuple["subprocess.Popen[str]", str]]:
+    """The service as a process and its URL; ended with the block."""
+    process = subprocess.Popen(_COMMAND, env=_environment(folder), cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process, await asyncio.wait_for(asyncio.to_thread(_listening, process), 30)
     finally:
         process.kill()
         process.wait()
@@ -184,11 +271,17 @@ async def test_the_process_starts_answers_the_command_line_and_ends_in_time(tmp_
         process.stdout.close()
 
 
+def _environment(folder: Path) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAFTAR_")}
+    own = {"RAFTAR_DATA_DIR": str(folder), "RAFTAR_PARTITIONS": str(PARTITIONS), "RAFTAR_PROFILES_PORT": "0"}
+    return clean | own
+
+
 _COMMAND = [sys.executable, "-m", "services.profiles"]
 
 
-def _run_to_end(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(_COMMAND, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+def _run_to_end(folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(_COMMAND, env=_environment(folder), cwd=PROJECT, capture_output=True, text=True, timeout=60)
 
 
 def _listening(process: "subprocess.Popen[str]") -> str:
@@ -203,7 +296,7 @@ def _listening(process: "subprocess.Popen[str]") -> str:
 def _ask(url: str, key: str) -> None:
     rest = Rest("profiles", url, key)
     try:
-        assert rest.get("/v1/customers") == {"items": [], "next": None}
+        assert set(rest.get("/v1/customers")) == {"items", "next"}
         assert httpx.get(f"{url}/livez", trust_env=False).status_code == 200
     finally:
         rest.close()
