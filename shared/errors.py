@@ -113,3 +113,9 @@ class OutOfRange(Stopped):
 
 class LogMismatch(Stopped):
     """The log's identity or last folded record differs from what the checkpoint remembers."""
+
+
+def quoted(value: object, characters_max: int = 40) -> str:
+    """A value inside a reason: the start of a text as a whole literal, so that its quotes always close and can be
+    found again; of anything else no more than that it is one."""
+    return repr(value[:characters_max]) if isinstance(value, str) else "the value"

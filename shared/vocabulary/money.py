@@ -2,7 +2,7 @@
 
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
-from shared.errors import InvalidField
+from shared.errors import InvalidField, quoted
 
 MINOR_LIMIT = 2**53
 """Amounts stay below this, so that every JSON reader shows them exactly."""
@@ -33,7 +33,7 @@ def currency_code(value: object, path: str) -> str:
         return code
     if code in _TOMAN:
         raise InvalidField(path, "toman has no ISO 4217 code: send rial (IRR), ten to a toman")
-    raise InvalidField(path, f"{value!r:.40} is not an ISO 4217 currency code such as EUR")
+    raise InvalidField(path, f"{quoted(value)} is not an ISO 4217 currency code such as EUR")
 
 
 def minor_units(value: object, currency: str, path: str) -> int:
@@ -49,7 +49,7 @@ def minor_units(value: object, currency: str, path: str) -> int:
     try:
         amount = Decimal(value.strip() if isinstance(value, str) else repr(value))
     except InvalidOperation:
-        raise InvalidField(path, f"{value!r:.40} is not a decimal number") from None
+        raise InvalidField(path, f"{quoted(value)} is not a decimal number") from None
     if not amount.is_finite() or amount < 0 or amount >= MINOR_LIMIT:
         raise InvalidField(path, "must be finite, not negative and below 2^53 minor units")
     minor = int(amount.scaleb(EXPONENTS[currency]).to_integral_value(ROUND_HALF_EVEN))

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from shared.errors import InvalidField
+from shared.errors import InvalidField, quoted
 from shared.vocabulary.kinds import CHANNELS, KINDS, PERSONAL_ANYWHERE, PERSONAL_TRAITS, SCALES, Kind, Property
 from shared.vocabulary.money import checked_minor, currency_code, minor_units
 
@@ -43,7 +43,7 @@ def _as_integer(value: Any, path: str) -> int:
         try:
             value = float(value)
         except ValueError:
-            raise InvalidField(path, f"{value!r:.40} is not a whole number") from None
+            raise InvalidField(path, f"{quoted(value)} is not a whole number") from None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**53:
@@ -66,7 +66,7 @@ def as_time_ms(value: Any, path: str) -> int:
         try:
             moment = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise InvalidField(path, f"{value!r:.40} is not an ISO 8601 time") from None
+            raise InvalidField(path, f"{quoted(value)} is not an ISO 8601 time") from None
         whole = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         value = (whole - datetime(1970, 1, 1, tzinfo=UTC)) // _MILLISECOND
     milliseconds = _as_integer(value, path)
@@ -149,7 +149,7 @@ def known_kind(kind: str) -> str:
         return kind
     near = get_close_matches(kind.lower().replace(" ", "_").replace("-", "_"), KINDS, n=1)
     hint = f"did you mean {near[0]}?" if near else "send kind `custom` with a name for anything of your own"
-    raise InvalidField("kind", f"{kind!r:.60} is not a kind; {hint}", "unknown_kind")
+    raise InvalidField("kind", f"{quoted(kind)} is not a kind; {hint}", "unknown_kind")
 
 
 def known_channel(channel: str, kind: str) -> str:
@@ -158,7 +158,7 @@ def known_channel(channel: str, kind: str) -> str:
         return KINDS[kind].channel
     if channel in CHANNELS:
         return channel
-    raise InvalidField("channel", f"{channel!r:.40} is not one of {', '.join(CHANNELS)}")
+    raise InvalidField("channel", f"{quoted(channel)} is not one of {', '.join(CHANNELS)}")
 
 
 def normalise(kind: str, properties: dict[str, Any], default_currency: str = "") -> dict[str, Any]:

@@ -311,6 +311,9 @@ def test_a_refusal_quotes_nothing_personal() -> None:
     for item in (
         {"kind": "logged_in", "user_id": "u", "sara@example.com": 1},
         {"kind": "survey_answered", "user_id": "u", "properties": {"metric": "csat", "score": "Sara Canary"}},
+        {"kind": "survey_answered", "user_id": "u", "properties": {"metric": "csat", "score": "Sara Canary " * 9}},
+        {"kind": "survey_answered", "user_id": "u", "properties": {"metric": "csat", "score": "a'b\"Sara\"c'd Canary"}},
+        {"kind": "purchased", "user_id": "u", "properties": {"amount": 1, "currency": {"firstName": "Canary"}}},
         {"kind": "logged_in", "user_id": "<sara canary>"},
         {"kind": "logged_in", "user_id": "u", "properties": {"+989123456789": "\0"}},
         {"kind": "sara@example.com", "user_id": "u"},

@@ -50,7 +50,7 @@ NewId = Callable[[], bytes]
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 _NOT_THE_EVENT = frozenset(("sentAt", "writeKey", "_metadata"))
 _PUBLIC_KINDS = frozenset(("user", "anonymous"))
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)  # greedy: a value may hold quotes of its own
 _OUR_QUOTE = re.compile(r"^'[A-Za-z_. -]{1,40}' is not ")
 _OUR_WORDS = frozenset(("kind", "type", "channel"))
 _OBJECTS = frozenset(("properties", "context", "traits", "identifiers", "integrations"))
