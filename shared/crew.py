@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
-from shared.checkpoint import NEVER
+from shared.checkpoint import NEVER, Claim
 from shared.clock import Clock
 from shared.database import Database, fetch
 from shared.errors import RaftarError
@@ -63,10 +63,11 @@ class Keeper:
 
 @dataclass(slots=True)
 class Lag:
-    """How far one partition is behind. `unread_since_ms`: all recorded before is folded (0 lag: when last looked)."""
+    """How far one partition is behind. `unread_since_ms`: all recorded before is folded · `position`: read up to it."""
 
     records: int
     unread_since_ms: int
+    position: int
 
 
 class Watch:
@@ -114,31 +115,38 @@ class Watch:
                     yield keeper.topic, lane.partition, (self._clock.now_ms() - lane.claim.frontier) / 1000
 
     def check(self, keeper: Keeper) -> dict[str, Any]:
-        """Readiness of one topic: not ok without a worker or with a partition that waits for a person."""
+        """Readiness of one topic: not ok without a worker or with a partition that waits for a person.
+
+        The lag is null until every partition in its hands was looked at.
+        """
         stopped = {str(lane.partition): lane.stopped for lane in keeper.lanes if lane.stopped}
-        lags = [lag for (topic, _), lag in self.lags.items() if topic == keeper.topic]
+        lags = [self.lags.get((keeper.topic, lane.partition)) for lane in keeper.lanes]
+        known = [lag for lag in lags if lag is not None]
+        unknown = self.looked_at is None or len(known) < len(lags)
         return {
             "ok": keeper.is_alive and not stopped,
             "stopped": stopped,
-            "partitions": len(keeper.lanes),
-            "lag_records": sum(lag.records for lag in lags),
-            "oldest_unread_seconds": round(max(map(self.age_seconds, lags), default=0.0), 3),
+            "partitions": len(lags),
+            "lag_records": None if unknown else sum(lag.records for lag in known),
+            "oldest_unread_seconds": None if unknown else round(max(map(self.age_seconds, known), default=0.0), 3),
         }
 
     def _note(self, topic: str, partition: int, lane: Lane | None, end: int, asked_at: int) -> None:
-        """A partition in nobody's hands here is somebody else's to watch; one being acquired keeps its last lag."""
+        """One in nobody's hands here is somebody else's to watch; a stopped one falls behind from where it stopped."""
         known = self.lags.get((topic, partition))
         if lane is None:
             self.lags.pop((topic, partition), None)
-            return
-        if lane.claim is None:
-            self.lags[topic, partition] = known or Lag(0, asked_at)
-            return
-        unread = max(0, end - lane.claim.position)
-        if not unread:
-            self.lags[topic, partition] = Lag(0, asked_at)
-            return
-        since = known.unread_since_ms if known else asked_at
-        if lane.claim.frontier != NEVER:
-            since = lane.claim.frontier
-        self.lags[topic, partition] = Lag(unread, since)
+        elif lane.claim is not None:
+            self.lags[topic, partition] = _lag(lane.claim, end, asked_at, known)
+        elif known is not None:
+            self.lags[topic, partition] = replace(known, records=max(0, end - known.position))
+
+
+def _lag(claim: Claim, end: int, asked_at: int, known: Lag | None) -> Lag:
+    unread = max(0, end - claim.position)
+    since = asked_at
+    if unread and claim.frontier != NEVER:
+        since = claim.frontier
+    elif unread and known is not None:
+        since = known.unread_since_ms
+    return Lag(unread, since, claim.position)

@@ -37,11 +37,15 @@ def standing_metrics(service: str, watch: Watch) -> Iterator[Metric]:
     yield by_partition(f"raftar_{service}_frontier_age_seconds", "Everything older is folded", frontiers)
     stopped = GaugeMetricFamily(f"raftar_{service}_stopped_partitions", "Wait for a person", labels=["topic"])
     alive = GaugeMetricFamily(f"raftar_{service}_worker_alive", "1 while a worker folds it", labels=["topic"])
+    deaths = CounterMetricFamily(f"raftar_{service}_worker_deaths", "Workers replaced", labels=["topic"])
     for keeper in watch.keepers:
+        deaths.add_metric([keeper.topic], keeper.deaths)
         stopped.add_metric([keeper.topic], sum(1 for lane in keeper.lanes if lane.stopped))
         alive.add_metric([keeper.topic], int(keeper.is_alive))
     yield stopped
     yield alive
+    yield deaths
+    yield deaths
 
 
 def by_partition(name: str, about: str, values: Mapping[tuple[str, int], Any]) -> GaugeMetricFamily:

@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 
-from services.profiles.crew import Keeper, Watch
 from services.profiles.decisions import DecisionsProjection
 from services.profiles.domain.step import House
 from services.profiles.failed import FailedProjection
@@ -21,6 +20,7 @@ from services.profiles.routes_failed import FailedDesk, failed_routes
 from services.profiles.settings import ProfilesSettings
 from services.profiles.store import SqlStore
 from shared.clock import Clock, SystemClock
+from shared.crew import Keeper, Watch
 from shared.database import Database, fetch, open_database
 from shared.definitions import DefinitionsFeed
 from shared.errors import Stopped

@@ -11,7 +11,7 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.profiles import reading
-from services.profiles.cursors import CURSOR_TEXT_MAX, CustomerCursor, TimelineCursor, cursor_of, text_of
+from services.profiles.cursors import CustomerCursor, TimelineCursor
 from services.profiles.domain.decided import PPM
 from services.profiles.domain.personal import IDENTIFIER
 from services.profiles.linking import Linking
@@ -37,6 +37,7 @@ from services.profiles.wire import (
 )
 from shared.access import ACT, READ, Key
 from shared.clock import Clock
+from shared.cursors import CURSOR_TEXT_MAX, cursor_of, text_of
 from shared.database import Database
 from shared.errors import InvalidField, NotFound
 from shared.httpd import Auth

@@ -8,13 +8,14 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from services.profiles import reading_failed
-from services.profiles.cursors import CURSOR_TEXT_MAX, FailedCursor, cursor_of, text_of
+from services.profiles.cursors import FailedCursor
 from services.profiles.failed import sealed_of
 from services.profiles.fold import Open
 from services.profiles.reading_failed import Failure, Parked, Refused, cursor_at
 from services.profiles.showing import parked_shown, refused_shown
 from services.profiles.wire import FailurePage, FailureShown
 from shared.access import READ, Key
+from shared.cursors import CURSOR_TEXT_MAX, cursor_of, text_of
 from shared.database import Database
 from shared.errors import NotFound, Poison
 from shared.httpd import Auth

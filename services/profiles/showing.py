@@ -21,13 +21,13 @@ from services.profiles.wire import (
     IdentifierShown,
     PersonalShown,
     TouchpointShown,
-    moment_text,
 )
 from shared import profile as profiles
 from shared.codec import Unknown, decode
 from shared.errors import RaftarError
 from shared.events import TouchpointsRecorded
 from shared.ids import leaf_rank, leaf_text, uuid_text
+from shared.moments import moment_text
 from shared.vocabulary import KINDS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,26 +1,15 @@
 """What REST says and hears: pydantic models with examples. Times are RFC 3339 in UTC, money is in minor units."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from shared.moments import Moment
 
 CUSTOMER = "00b1946ac92492d2347c6235b4d26112"
 KIND_NAMES = ("user", "email", "phone", "provider", "anonymous")
 """Family of an identifier by the rank of its leaf, where its own kind is not known."""
-SEEN = "2026-03-01T09:30:00.000Z"
 
-
-def moment_text(at: datetime) -> str:
-    """A time in UTC as every answer writes it: RFC 3339 with milliseconds, so that texts sort as times do."""
-    return at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-
-
-Moment = Annotated[
-    datetime,
-    PlainSerializer(moment_text, return_type=str),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": [SEEN]}),
-]
 Id = Annotated[str, Field(description="32 hexadecimal digits", examples=[CUSTOMER])]
 
 

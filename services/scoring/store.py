@@ -150,7 +150,7 @@ class SqlStore:
     async def due(self, partition: int, before: int, limit: int) -> list[tuple[bytes, str]]:
         statement = (
             "SELECT customer, workspace FROM decision "
-            "WHERE partition = $1 AND due_at IS NOT NULL AND due_at < $2 ORDER BY due_at LIMIT $3"
+            "WHERE partition = $1 AND due_at IS NOT NULL AND due_at < $2 ORDER BY due_at, customer LIMIT $3"
         )
         return [(row[0], row[1]) for row in await self._read(statement, partition, before, limit)]
 

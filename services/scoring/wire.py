@@ -1,13 +1,13 @@
-"""What REST says and hears: pydantic models with examples. Times are RFC 3339 in UTC."""
+"""What REST says and hears: pydantic models with examples. Times are RFC 3339 in UTC with milliseconds."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from shared.moments import Moment
+
 CUSTOMER = "00b1946ac92492d2347c6235b4d26112"
 ALERT = "0190163d-8694-739b-aea5-966c26f8ad91"
-SINCE = "2026-03-01T09:30:00Z"
 
 Id = Annotated[str, Field(description="32 hexadecimal digits", examples=[CUSTOMER])]
 
@@ -26,8 +26,8 @@ class AlertShown(Shown):
     policy: str = Field(description="silence or bad_experience", examples=["silence"])
     state: str = Field(description="open, recovered, retracted, expired or judged", examples=["open"])
     revision: int = Field(description="grows with every change of the alert")
-    raised_at: datetime = Field(examples=[SINCE])
-    acknowledged_at: datetime | None = Field(description="when a person took it up")
+    raised_at: Moment
+    acknowledged_at: Moment | None = Field(description="when a person took it up")
     risk: float | None = Field(description="probability of no purchase within the horizon", examples=[0.62])
     event: dict[str, Any] | None = Field(description="the newest CloudEvent about it; null once the customer is erased")
 
@@ -64,12 +64,12 @@ class DecisionShown(Shown):
     version: int = Field(description="of the newest profile change read")
     definition_version: int = Field(description="of the rules and model that decide")
     stage: str | None = Field(examples=["active"])
-    stage_since: datetime | None
+    stage_since: Moment | None
     risk: float | None = Field(description="probability of no purchase within the horizon, as of `risk_at`")
-    risk_at: datetime = Field(description="now")
+    risk_at: Moment = Field(description="now")
     reasons: dict[str, Any] = Field(description="why the risk is what it is; its parts add up to it")
-    settled_at: datetime | None = Field(description="silence is decided up to here")
-    due_at: datetime | None = Field(description="when time alone changes something next")
+    settled_at: Moment | None = Field(description="silence is decided up to here")
+    due_at: Moment | None = Field(description="when time alone changes something next")
     upcoming: list[Upcoming] = Field(description="what it will be")
     alerts: list[AlertShown] = Field(description="open alerts")
     held_by_imports: list[str] = Field(description="unfinished imports; until then only bad experience is decided")
@@ -80,7 +80,7 @@ class DefinitionShown(Shown):
     """One version of rules and model."""
 
     version: int
-    effective_at: datetime
+    effective_at: Moment
     in_force: bool
     built_in: bool = Field(description="as shipped, nobody published it")
     refused: str | None = Field(description="why it is not used; the older ones stay")
