@@ -24,14 +24,11 @@ class Topic(StrEnum):
     SEGMENTS = "segments"
 
 
-TOPIC_NAMES = {Topic.ALERTS: "churn-alerts", Topic.SEGMENTS: "segment-changes"}
-
-
 def run(house: House, topic: Topic, out: Console, err: Console, as_json: bool) -> None:
     """Follow until Ctrl-C; one line for each event. Raises Refused, Unreachable."""
     with house.scoring() as scoring:
         hello = partial(err.print, f"[dim]following {topic} ...[/dim]")
-        said = follow(scoring, STREAM, {"topic": TOPIC_NAMES[topic]}, hello)
+        said = follow(scoring, STREAM, {"types": topic.value}, hello)
         for event in events(said):
             if as_json:
                 print_json(out, event)

@@ -21,7 +21,7 @@ from services.cli.house import House
 from services.cli.importing import command as importing
 from services.cli.printing import percent
 from services.cli.sse import follow
-from services.cli.tail import STREAM, TOPIC_NAMES, Topic, events
+from services.cli.tail import STREAM, Topic, events
 from services.demo.house import house_in
 from services.demo.purchases import Bought, Plan, order_id, plan, purchases, touchpoints, user_id
 from services.scoring.defaults import first_definition
@@ -75,8 +75,8 @@ class Listening:
     def _follow(self) -> None:
         try:
             with self._house.scoring() as scoring:
-                topic = {"topic": TOPIC_NAMES[Topic.ALERTS]}
-                for event in events(follow(scoring, STREAM, topic, lambda: self._connected.put(None))):
+                wanted = {"types": Topic.ALERTS.value}
+                for event in events(follow(scoring, STREAM, wanted, lambda: self._connected.put(None))):
                     if str(event["type"]).endswith(RAISED):
                         self._seen.put(Seen(event, self._clock.now_ms()))
         except Exception as error:  # handed to the thread that shows, which raises it
