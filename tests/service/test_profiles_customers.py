@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from shared.events import ErasureRequested, LeafReinstated
 from shared.ids import leaf_text
 from tests.builders import NOON_MS, a_touchpoint
-from tests.service.profiles_house import NOW_MS, RIVAL, House, Person, house, page_view
+from tests.service.profiles_house import MAIN, NOW_MS, RIVAL, House, Person, house, page_view
 
 HOUR_MS = 3_600_000
 
@@ -227,3 +228,26 @@ async def test_an_undecided_customer_has_no_stage_and_no_risk(home: House) -> No
     view = await home.shown(f"/v1/customers/{person.id}")
     assert (view["stage"], view["risk"]) == ("prospect", None)
     assert (await home.shown("/v1/customers", sort="risk"))["items"] == []
+
+
+async def test_an_erased_customer_is_missing_and_comes_back_without_a_past(home: House) -> None:
+    """Erased answers like missing; reinstated, the old touchpoints are proofs without content."""
+    person = home.person(user="42")
+    await home.track(person, page_view(), personal={"traits": {"name": "Sara"}, "text": {"comment": "hello"}})
+    await home.settle()
+    [leaf] = person.leaves
+    await home.append(leaf, ErasureRequested(MAIN, b"e" * 16, leaf, NOON_MS))
+    await home.settle()
+    assert (await home.get(f"/v1/customers/{person.id}")).status_code == 404
+    assert (await home.get("/v1/customers", identifier="user:42")).status_code == 404
+    assert (await home.shown("/v1/customers"))["items"] == []
+    home.clock.advance(1000)
+    await home.append(leaf, LeafReinstated(MAIN, b"r" * 16, leaf, NOON_MS))
+    await home.track(person, page_view(NOON_MS + 1, id="again"))
+    await home.settle()
+    new, old = (await home.shown(f"/v1/customers/{person.id}/timeline"))["items"]
+    assert (new["erased"], new["source"]) == (False, "shop")
+    assert (old["erased"], old["source"], old["text"], old["received_at"]) == (True, "", {}, None)
+    view = await home.shown(f"/v1/customers/{person.id}")
+    assert view["personal"] == {"traits": {}, "context": {}}
+    assert view["profile"]["counts"] == {"page_viewed": {"web": 1}}

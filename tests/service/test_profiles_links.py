@@ -36,6 +36,8 @@ async def test_two_users_become_one_and_two_again(home: House) -> None:
     a, b = home.person(user="1", anonymous="c"), home.person(user="2", email="b@example.com")
     await home.track(a, page_view(id="a"))
     await home.track(b, page_view(id="b"))
+    for number, person in enumerate((a, b)):
+        await home.alert(person, f"{number}a" * 16, 1, "open")
     await home.settle()
     root, other = sorted((a.id, b.id))
     answer = await home.post("/v1/customers/link", {"a": "user:1", "b": "user:2", "reason": "same household card"})
@@ -49,6 +51,7 @@ async def test_two_users_become_one_and_two_again(home: House) -> None:
     view = await home.shown(f"/v1/customers/{other}")
     assert (view["customer_id"], view["resolved_from"]) == (root, other)
     assert len(view["identifiers"]) == 4
+    assert sorted(alert["alert_id"] for alert in view["alerts"]) == ["0a" * 16, "1a" * 16]
     assert view["identifiers"][0]["reason"] == "aliased"
     assert view["profile"]["counts"]["page_viewed"] == {"web": 2}
     assert len((await home.shown(f"/v1/customers/{root}/timeline"))["items"]) == 2
