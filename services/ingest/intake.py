@@ -95,9 +95,10 @@ class Intake:
             return Refused("invalid_json", ROOT_PATH, item.unreadable, item.raw)
         sender, arrival, new_id, limits = request.sender, request.arrival, self._clock.new_id, self._limits
         if request.native:
-            return admit_native(item.value, item.raw, sender, arrival, new_id, limits)
+            return admit_native(item.value, item.raw, sender, arrival, new_id, limits, item.exact)
         context = request.envelope.context
-        return admit_segment(request.kind, item.value, item.raw, sender, arrival, context, new_id, limits)
+        value, raw, exact = item.value, item.raw, item.exact
+        return admit_segment(request.kind, value, raw, sender, arrival, context, new_id, limits, exact)
 
     async def _keep(self, request: Request, results: list[Result]) -> None:
         """Append the accepted and the refused. No await may come between `_sort` and `enter`: an import could close.

@@ -28,12 +28,13 @@ INTEGER_DIGITS_MAX = 300
 ACCEPTED = b'{"success":true}'
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One item of a request: its decoded JSON and its bytes. `unreadable`: why it could not be decoded alone."""
+class Item(msgspec.Struct, frozen=True):
+    """One item of a request: its decoded JSON and its bytes. `exact`: the strict reader made the one of the other ·
+    `unreadable`: why it could not be decoded alone."""
 
     value: Any
     raw: bytes
+    exact: bool = False
     unreadable: str = ""
 
 
@@ -88,7 +89,8 @@ def read_native(body: bytes) -> Envelope:
     """The items of a body of `/v1/touchpoints`: one object or an array. Raises InvalidField."""
     body = body.strip()
     if not body.startswith(b"["):
-        return Envelope([Item(_json(body)[0], body)], single=True)
+        value, _, exact = _json(body)
+        return Envelope([Item(value, body, exact)], single=True)
     try:
         return Envelope([_item(bytes(raw)) for raw in _list_decoder.decode(body)], single=False)
     except _UNREADABLE:
@@ -103,10 +105,10 @@ def write_key_of_query(query: bytes) -> str:
 
 
 def _call(body: bytes) -> Envelope:
-    value, body = _json(body)
+    value, body, exact = _json(body)
     if not isinstance(value, dict):
         raise InvalidField("", "the body must be a JSON object", "invalid_json")
-    return Envelope([Item(value, body)], single=True, write_key=_text(value.pop("writeKey", "")))
+    return Envelope([Item(value, body, exact)], single=True, write_key=_text(value.pop("writeKey", "")))
 
 
 def _batch(body: bytes) -> Envelope:
@@ -125,7 +127,7 @@ def _batch(body: bytes) -> Envelope:
 
 def _slow_batch(body: bytes) -> Envelope:
     """A batch the strict decoder refuses: a form, or one odd item (NaN, half a surrogate) that must not sink it."""
-    value, _ = _json(body)
+    value, _, _ = _json(body)
     if not isinstance(value, dict) or not isinstance(value.get("batch"), list):
         raise InvalidField("batch", 'the body must be {"batch": [...]}')
     context = value.get("context")
@@ -147,25 +149,26 @@ def _slow_items(values: list[Any]) -> list[Item]:
 
 def _item(raw: bytes) -> Item:
     try:
-        return Item(_decode(raw), raw)
+        return Item(_decode(raw), raw, exact=True)
     except _UNREADABLE:
         pass
     try:
         return Item(_lenient(raw), raw)
     except _UNREADABLE as error:
-        return Item(None, raw, _why(error))
+        return Item(None, raw, unreadable=_why(error))
 
 
-def _json(body: bytes) -> tuple[Any, bytes]:
-    """The body as JSON, or the JSON in its form field; and the bytes it was decoded from. Raises InvalidField."""
+def _json(body: bytes) -> tuple[Any, bytes, bool]:
+    """The body as JSON, or the JSON in its form field; the bytes it was decoded from; whether the strict reader took
+    them. Raises InvalidField."""
     try:
-        return _decode(body), body
+        return _decode(body), body, True
     except _UNREADABLE:
         pass
     if body.startswith(FORM_FIELD):
         body = _form_data(body)
     try:
-        return _lenient(body), body
+        return _lenient(body), body, False
     except _UNREADABLE as error:
         raise InvalidField("", f"the body is not JSON: {_why(error)}", "invalid_json") from error
 

@@ -6,6 +6,7 @@ refusals are relative to the item, e.g. `properties.amount`; `ROOT_PATH` means t
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from services.ingest.domain.draft import Draft, Offered, as_identifier
 from services.ingest.domain.native import read_native
 from services.ingest.domain.parting import Person, part_draft
 from services.ingest.domain.segment import read_segment
-from services.ingest.domain.shape import check_shape
+from services.ingest.domain.shape import check_shape, is_plainly_fine
 from services.ingest.domain.terms import (
     ROOT_PATH,
     Admitted,
@@ -66,61 +67,55 @@ def admit_segment(
     envelope_context: dict[str, Any],
     new_id: NewId,
     limits: Limits,
+    exact: bool = False,
 ) -> Result:
     """One call of Segment's HTTP API.
 
     `kind`: identify, track, page, screen, group or alias as the path says; None in a batch (the item's own `type`
-    decides) · `item`: the decoded JSON, of whatever type · `raw`: its bytes as received; only their length is judged
-    and they come back in a refusal · `envelope_context`: the batch's `context`, which lies under the item's own ({}).
+    decides) · `item`: the decoded JSON, of whatever type · `raw`: its bytes as received; their length is judged and
+    they come back in a refusal · `envelope_context`: the batch's `context`, which lies under the item's own ({}) ·
+    `exact`: `item` is what the strict JSON reader made of `raw`, so that its shape can be judged by its bytes.
     """
 
-    def read() -> Draft:
-        _check(item, raw, limits)
+    try:
+        _check(item, raw, limits, exact)
         if envelope_context:
             _check_envelope(envelope_context, raw, limits)
-        return read_segment(kind, item, sender, arrival, envelope_context)
-
-    return _admit(read, kind or "", item, raw, sender, arrival, new_id, limits)
-
-
-def admit_native(item: Any, raw: bytes, sender: Sender, arrival: Arrival, new_id: NewId, limits: Limits) -> Result:
-    """One touchpoint of `POST /v1/touchpoints` (fields: `native.NativeTouchpoint`); arguments as `admit_segment`."""
-
-    def read() -> Draft:
-        _check(item, raw, limits)
-        return read_native(item, sender, arrival)
-
-    return _admit(read, "", item, raw, sender, arrival, new_id, limits)
-
-
-def _admit(
-    read: Callable[[], Draft],
-    call: str,
-    item: Any,
-    raw: bytes,
-    sender: Sender,
-    arrival: Arrival,
-    new_id: NewId,
-    limits: Limits,
-) -> Result:
-    try:
-        draft = read()
-        _check_name(draft, limits)
-        id_, deduplicable = _identity(draft, call, item, new_id, limits)
-        person = _person(draft, sender)
-        touchpoint, personal = _touchpoint(draft, id_, person, sender, arrival)
+        draft = read_segment(kind, item, sender, arrival, envelope_context)
+        return _admitted(draft, kind or "", item, sender, arrival, new_id, limits)
     except InvalidField as error:
         return _refused(error, raw)
+
+
+def admit_native(
+    item: Any, raw: bytes, sender: Sender, arrival: Arrival, new_id: NewId, limits: Limits, exact: bool = False
+) -> Result:
+    """One touchpoint of `POST /v1/touchpoints` (fields: `native.NativeTouchpoint`); arguments as `admit_segment`."""
+    try:
+        _check(item, raw, limits, exact)
+        return _admitted(read_native(item, sender, arrival), "", item, sender, arrival, new_id, limits)
+    except InvalidField as error:
+        return _refused(error, raw)
+
+
+def _admitted(
+    draft: Draft, call: str, item: dict[str, Any], sender: Sender, arrival: Arrival, new_id: NewId, limits: Limits
+) -> Admitted | AdmittedLink:
+    _check_name(draft, limits)
+    id_, deduplicable = _identity(draft, call, item, new_id, limits)
+    person = _person(draft, sender)
+    touchpoint, personal = _touchpoint(draft, id_, person, sender, arrival)
     admitted = Admitted(touchpoint, personal, deduplicable, draft.import_id)
     return admitted if person.alias is None else AdmittedLink(_link(touchpoint, person.alias, sender), admitted)
 
 
-def _check(item: Any, raw: bytes, limits: Limits) -> None:
+def _check(item: Any, raw: bytes, limits: Limits, exact: bool) -> None:
     if len(raw) > limits.item_bytes:
         raise InvalidField(ROOT_PATH, f"has {len(raw)} bytes, more than {limits.item_bytes}", "too_large")
     if type(item) is not dict:
         raise InvalidField(ROOT_PATH, "must be an object", "invalid_type")
-    check_shape(item, limits)
+    if not (exact and is_plainly_fine(item, raw, limits)):
+        check_shape(item, limits)
 
 
 def _check_envelope(context: dict[str, Any], raw: bytes, limits: Limits) -> None:
@@ -131,9 +126,9 @@ def _check_envelope(context: dict[str, Any], raw: bytes, limits: Limits) -> None
 
 
 def _check_name(draft: Draft, limits: Limits) -> None:
-    if len(draft.name.encode()) > limits.name_bytes:
+    if draft.name and len(draft.name.encode()) > limits.name_bytes:
         raise InvalidField("name", f"is longer than {limits.name_bytes} bytes", "too_large")
-    if len(draft.import_id.encode()) > limits.id_bytes:
+    if draft.import_id and len(draft.import_id.encode()) > limits.id_bytes:
         raise InvalidField("import_id", f"is longer than {limits.id_bytes} bytes", "too_large")
 
 
@@ -190,8 +185,18 @@ def _nobody(draft: Draft, has_unverified: bool) -> InvalidField:
 
 def _leaf(offered: Offered, sender: Sender) -> tuple[bytes, str]:
     text = as_identifier(offered.value, offered.path)
-    value = normalise(offered.kind, text, sender.region, field=offered.path)
-    return leaf_of(sender.leaf_secret, sender.workspace, offered.kind, value), value
+    try:
+        return _known_leaf(sender.leaf_secret, sender.workspace, sender.region, offered.kind, text)
+    except InvalidField:
+        normalise(offered.kind, text, sender.region, field=offered.path)  # the same refusal, with its path
+        raise
+
+
+@lru_cache(16384)
+def _known_leaf(secret: bytes, workspace: str, region: str, kind: str, text: str) -> tuple[bytes, str]:
+    """Leaf and normalised text. Who was here a moment ago mostly comes again; a phone costs a hundred times more."""
+    value = normalise(kind, text, region)
+    return leaf_of(secret, workspace, kind, value), value
 
 
 def _touchpoint(

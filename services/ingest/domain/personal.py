@@ -1,10 +1,18 @@
 """Parts what may stay readable in the log from what must be sealed (design §6), at any depth."""
 
+import sys
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import unquote_plus
 
 from services.ingest.domain.traces import (
+    ADDRESS,
+    ID,
+    NAMED,
+    NUMBERED,
+    PERSON,
+    SEALED,
+    THING,
     Around,
     Name,
     before_query,
@@ -24,12 +32,13 @@ _CAMPAIGN = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "na
 class Sieve:
     """Parts the values of one touchpoint. `campaign` gathers what `utm_` parameters it met, in Segment's words."""
 
-    __slots__ = ("_identifiers", "_secret", "campaign")
+    __slots__ = ("_identifiers", "_secret", "_shortest", "campaign")
 
     def __init__(self, identifiers: frozenset[str], secret: bytes) -> None:
         """`identifiers`: this touchpoint's own, as sent and normalised; wherever one of at least six characters comes
         up again, that text is sealed · `secret`: keys the stand-ins of ids that are personal (at most 64 bytes)."""
-        self._identifiers = frozenset(value for value in identifiers if len(value) >= _KNOWN_CHARACTERS_MIN)
+        self._identifiers = [value for value in identifiers if len(value) >= _KNOWN_CHARACTERS_MIN]
+        self._shortest = min(map(len, self._identifiers), default=sys.maxsize)
         self._secret = secret
         self.campaign: dict[str, str] = {}
 
@@ -49,24 +58,27 @@ class Sieve:
         another source sends knows nothing of this one's identifiers, and must find it.
         """
         readable: dict[str, Any] = {}
+        shortest = self._shortest
         for name, value in values.items():
-            says = name_says(name)
-            if (says >= Name.NAMED and _is_sealed(says, around)) or name in hidden or self.mentions(name):
+            says, kind = name_says(name), type(value)
+            if (
+                (says >= NAMED and _is_sealed(says, around))
+                or name in hidden
+                or (len(name) >= shortest and self.mentions(name))
+            ):
                 _seal(sealed, path + name, value)
-            elif type(value) is str:
-                mentioned = self.mentions(value) and name not in own
-                if mentioned or is_suspect(value) or (says == Name.ADDRESS and ";" in value):
+                continue
+            if kind is str:
+                mentioned = len(value) >= shortest and self.mentions(value) and name not in own
+                if mentioned or is_suspect(value) or (says == ADDRESS and ";" in value):
                     value = self._text(value, says, mentioned, sealed, path + name)
-                if value is not None:
-                    readable[name] = value
-            elif value is None or value is True or value is False:
-                readable[name] = value
-            elif type(value) is dict:
-                readable[name] = self.part(value, sealed, object_says(name, around), _NOTHING, f"{path}{name}.")
-            elif type(value) is list:
-                readable[name] = self._list(value, name, sealed, object_says(name, around), path + name)
-            else:
-                readable[name] = value
+                    if value is None:
+                        continue
+            elif kind is dict:
+                value = self.part(value, sealed, object_says(name, around), _NOTHING, f"{path}{name}.")
+            elif kind is list:
+                value = self._list(value, name, sealed, object_says(name, around), path + name)
+            readable[name] = value
         return readable
 
     def _list(self, values: list[Any], name: str, sealed: dict[str, Any], around: Around, path: str) -> list[Any]:
@@ -88,8 +100,8 @@ class Sieve:
 
     def _text(self, text: str, says: Name, mentioned: bool, sealed: dict[str, Any], path: str) -> str | None:
         """What may stay of a suspect text: itself, a stand-in, an address without its query, or None."""
-        is_number = says == Name.ID or says == Name.NUMBERED
-        if says == Name.ADDRESS or is_url(text):
+        is_number = says == ID or says == NUMBERED
+        if says == ADDRESS or is_url(text):
             return self._address(text, sealed, path)
         if not mentioned and not looks_personal(text, is_number):
             return text
@@ -122,9 +134,9 @@ class Sieve:
 
 
 def _is_sealed(says: Name, around: Around) -> bool:
-    if says is Name.SEALED:
+    if says == SEALED:
         return True
-    return around is not Around.THING if says is Name.NAMED else around is Around.PERSON
+    return around != THING if says == NAMED else around == PERSON
 
 
 def _seal(sealed: dict[str, Any], path: str, value: Any) -> None:
