@@ -231,10 +231,10 @@ async def test_a_link_by_rest_makes_one_customer_of_two_with_everything_counted_
     assert answer.json()["one_customer"] is True
 
     async def joined() -> dict[str, Any] | None:
-        views = [await customer(house, f"user:{user}") for user in (first, second)]
-        assert views[0] is not None
-        assert views[1] is not None
-        return views[0] if views[0]["customer_id"] == views[1]["customer_id"] else None
+        mine, other = [await customer(house, f"user:{user}") for user in (second, first)]
+        assert mine is not None
+        assert other is not None
+        return mine if mine["customer_id"] == other["customer_id"] and len(mine["identifiers"]) == 2 else None
 
     view = await eventually(joined, PATIENCE_SECONDS, "one customer")
     assert {one["value"] for one in view["identifiers"]} == {first, second}
