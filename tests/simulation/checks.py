@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.scoring.domain.alerts import OPEN, SILENCE
 from services.scoring.domain.decision import due
@@ -14,12 +14,12 @@ from services.scoring.domain.definitions import in_force
 from shared import profile as profiles
 from shared.checkpoint import Claim
 from shared.codec import decode
-from shared.events import CustomerAbsorbed, CustomerErased, Fact, ProfileChanged, TouchpointsRecorded
+from shared.events import CustomerAbsorbed, CustomerErased, Fact, ProfileChanged, TouchpointsRecorded, WatermarkStated
 from shared.ids import dedup_scope, leaf_from_text, partition_of
-from shared.log.port import Record
+from shared.log.port import Outgoing, Record
 from shared.outbox import Pending
 from shared.profile import Profile
-from shared.topics import CHURN_ALERTS, PROFILE_CHANGES, SEGMENT_CHANGES, TOUCHPOINTS
+from shared.topics import CHURN_ALERTS, PROFILE_CHANGES, SEGMENT_CHANGES, TOUCHPOINTS, WATERMARKS
 from tests.simulation.house import Simulation
 from tests.simulation.memory_database import Tables
 from tests.simulation.oracle import Truth, told, truth_of
@@ -53,6 +53,15 @@ def event_of(value: bytes) -> dict[str, Any]:
     return event
 
 
+class Emitted(NamedTuple):
+    """A change in the outbox: what it is, when its cause was recorded, and in which partition of touchpoints."""
+
+    recorded_at: int
+    customer: bytes
+    version: int
+    origin: int
+
+
 class Watcher:
     """Sees every commit of both databases, and knows what only a bystander knows: when each record was recorded."""
 
@@ -62,38 +71,72 @@ class Watcher:
         self.versions: dict[bytes, int] = {}  # customer → last version emitted
         self.judged_to = 0  # parcels of scoring already looked at
         self.emitted_to = 0  # parcels of profiles already looked at
-        self.emitted: dict[int, list[tuple[int, bytes, int]]] = defaultdict(list)  # q → (recorded_at, customer, version)
+        self.emitted: dict[int, list[Emitted]] = defaultdict(list)  # by partition of profile-changes
+        self.promised: dict[int, int] = {}  # partition of touchpoints → greatest T stated
         self.raised_silences = 0
         simulation.profiles.on_commit = self.profiles_committed
         simulation.scoring.on_commit = self.scoring_committed
+        simulation.log.on_append = self.appended
+
+    def truth(self) -> Truth:
+        """What the whole log means by now; everything in it was folded."""
+        return truth_of(
+            told(
+                self.simulation.log.records(TOUCHPOINTS, partition),
+                {position: at for (p, position), at in self.recorded_at.items() if p == partition},
+            )
+            for partition in range(self.simulation.shape.partitions)
+        )
 
     # --- profiles ---------------------------------------------------------------------------------------------
 
     def profiles_committed(self, before: Tables) -> None:
         """Note when folded records count as recorded; versions of a customer strictly grow."""
-        database = self.simulation.profiles
+        database, origin = self.simulation.profiles, -1
         for place, claim in database.tables["checkpoint"].items():
-            if place in before["checkpoint"]:
-                self._note_recorded(before["checkpoint"][place], claim)
+            was = before["checkpoint"].get(place)
+            if was is not None and claim.position > was.position:
+                origin = claim.partition
+                self._note_recorded(was, claim)
         journal = database.tables["journal"]
         for seq in range(self.emitted_to, len(journal)):
-            self._note_emitted(journal[seq])
+            self._note_emitted(journal[seq], origin)
         self.emitted_to = len(journal)
 
     def _note_recorded(self, was: Claim, claim: Claim) -> None:
-        if claim.position > was.position:
-            for record in self.simulation.log.records(TOUCHPOINTS, claim.partition):
-                if was.position <= record.position < claim.position:
-                    self.recorded_at[claim.partition, record.position] = was.recorded_at(record)
+        for record in self.simulation.log.records(TOUCHPOINTS, claim.partition):
+            if was.position <= record.position < claim.position:
+                self.recorded_at[claim.partition, record.position] = was.recorded_at(record)
 
-    def _note_emitted(self, row: Pending) -> None:
+    def _note_emitted(self, row: Pending, origin: int) -> None:
         fact = fact_of(row.value)
         if row.topic == PROFILE_CHANGES and isinstance(fact, Change):
             insist(fact.version > self.versions.get(fact.customer, 0), "versions of a customer strictly grow")
             self.versions[fact.customer] = fact.version
-            self.emitted[partition_of(fact.customer, self.simulation.shape.partitions)].append(
-                (fact.recorded_at, fact.customer, fact.version)
-            )
+            insist(fact.recorded_at > self.promised.get(origin, -1), "nothing is recorded behind a frontier stated")
+            target = partition_of(fact.customer, self.simulation.shape.partitions)
+            self.emitted[target].append(Emitted(fact.recorded_at, fact.customer, fact.version, origin))
+
+    # --- watermarks -------------------------------------------------------------------------------------------
+
+    def appended(self, topic: str, record: Outgoing) -> None:
+        """A statement is true: what its vector speaks of lies before its position."""
+        if topic != WATERMARKS:
+            return
+        stated = fact_of(record.value)
+        assert isinstance(stated, WatermarkStated)
+        for origin, frontier in enumerate(stated.frontiers):
+            self.promised[origin] = max(frontier, self.promised.get(origin, -1))
+        for one in stated.statements:
+            before = self._lying_before(one.partition, one.position)
+            for change in self.emitted[one.partition]:
+                is_meant = change.recorded_at <= stated.frontiers[change.origin]
+                is_there = (change.customer, change.version) in before
+                insist(is_there or not is_meant, "a statement covers only what lies before its position")
+
+    def _lying_before(self, partition: int, position: int) -> set[tuple[bytes, int]]:
+        records = self.simulation.log.records(PROFILE_CHANGES, partition)
+        return {_named(record) for record in records if record.position < position}
 
     # --- scoring ----------------------------------------------------------------------------------------------
 
@@ -127,14 +170,14 @@ class Watcher:
             assert claim is not None
             for record in self.simulation.log.records(TOUCHPOINTS, partition):
                 unread = record.position >= claim.position and claim.recorded_at(record) <= at
-                insist(not unread, "no alert on touchpoints recorded before it and not folded")
+                insist(not unread, "no alert before every touchpoint recorded up to it was folded")
 
     def _all_was_read(self, partition: int, at: int, before: Tables) -> None:
         position = before["checkpoint"][PROFILE_CHANGES, partition].position
-        records = self.simulation.log.records(PROFILE_CHANGES, partition)
-        read = {_named(record) for record in records if record.position < position}
-        for recorded_at, customer, version in self.emitted[partition]:
-            insist(recorded_at > at or (customer, version) in read, "no alert on changes recorded before it and not read")
+        read = self._lying_before(partition, position)
+        for change in self.emitted[partition]:
+            is_read = (change.customer, change.version) in read
+            insist(change.recorded_at > at or is_read, "no alert before every change recorded up to it was read")
 
     def _predicate_holds(self, customer: bytes, data: dict[str, Any]) -> None:
         if self.simulation.shape.silence != FIXED or len(self.simulation.definitions.versions) > 1:
@@ -153,7 +196,7 @@ def _named(record: Record) -> tuple[bytes, int]:
 
 def check_profiles(simulation: Simulation, watcher: Watcher) -> Truth:
     """Everything acknowledged is folded once, leaves and components are the oracle's, and the log tells the same."""
-    truth = _truth(simulation, watcher)
+    truth = watcher.truth()
     tables = simulation.profiles.tables
     insist(not tables["parked"], "nothing is parked that can be folded")
     insist(tables["touchpoint"].keys() == truth.seen, "acknowledged touchpoints are folded, each once")
@@ -163,16 +206,6 @@ def check_profiles(simulation: Simulation, watcher: Watcher) -> Truth:
     insist(truth.leaves.keys() <= tables["leaf"].keys(), "every leaf named has a row")
     _check_changes(simulation, truth)
     return truth
-
-
-def _truth(simulation: Simulation, watcher: Watcher) -> Truth:
-    return truth_of(
-        told(
-            simulation.log.records(TOUCHPOINTS, partition),
-            {position: at for (p, position), at in watcher.recorded_at.items() if p == partition},
-        )
-        for partition in range(simulation.shape.partitions)
-    )
 
 
 def _check_acked(simulation: Simulation, truth: Truth) -> None:
@@ -237,7 +270,7 @@ def check_scoring(simulation: Simulation, truth: Truth) -> None:
         name = customer.hex()[:6]
         insist(not row.parked, f"{name}: parked: {row.parked}")
         insist(row.version == leaves[customer].version, f"{name}: decided on the newest version")
-        insist(not row.decision.held, f"{name}: nobody is held once the import has ended")
+        insist(not row.decision.held or not row.state, f"{name}: nobody is held once the import has ended")
         if row.absorbed_into:
             insist(leaves[customer].root != customer, f"{name}: who is absorbed is no customer")
         _check_armed(simulation, name, row)

@@ -186,9 +186,17 @@ class Simulation:
         leaf = dice.choice(self.shape.leaves)
         self._command(leaf, ErasureRequested("main", self.clock.new_id(), leaf, self.clock.now_ms()))
 
-    def _reinstate(self, dice: Random, _: int) -> None:
-        leaf = dice.choice(self.shape.leaves)
+    def _reinstate(self, dice: Random, seat: int) -> None:
+        """An operator sees that a leaf is erased, reinstates it and is answered when that is folded."""
+        erased = sorted(row.leaf for row in self.profiles.tables["leaf"].values() if row.erased)
+        if not erased:
+            return
+        leaf = dice.choice(erased)
         self._command(leaf, LeafReinstated("main", self.clock.new_id(), leaf, self.clock.now_ms()))
+        self.profiles.fault, self.profiles.conflicts_in = None, 0
+        self.folding[seat].acquire(self._partition(leaf))
+        while self.folding[seat].fold(self._partition(leaf), 50):
+            pass
 
     def _pair(self, dice: Random) -> tuple[bytes, bytes]:
         return dice.choice(self.shape.leaves), dice.choice(self.shape.leaves)
@@ -259,13 +267,20 @@ class Simulation:
             seat.acquire(partition)
 
     def _flow(self, dice: Random, seat: int) -> None:
-        """A while in which everything works: fold, relay and state, each seat in turn."""
-        for folding in self.folding:
-            for partition in range(self.shape.partitions):
-                self._reach(self.folding[seat], partition)
-                if partition not in self.stopped:
-                    folding.fold(partition, 50)
-            folding.relay_all(pulse=True)
+        """A while in which everything works, in any order: folds of both seats, and relay passes cut anywhere."""
+        for partition in range(self.shape.partitions):
+            self._reach(self.folding[seat], partition)
+        folds = [(n, p) for n in range(SEATS) for p in range(self.shape.partitions) if p not in self.stopped]
+        steps = folds + [(n, -1) for n in range(SEATS) for _ in range(dice.randrange(12))]
+        dice.shuffle(steps)
+        for number, partition in steps:
+            if partition < 0:
+                self.folding[number].step_relay(pulse=True)
+            else:
+                self.folding[number].fold(partition, 50)
+        if dice.random() < 0.6:
+            for folding in self.folding:
+                folding.relay_all(pulse=True)
 
     # what scoring does
 

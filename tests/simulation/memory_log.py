@@ -1,7 +1,7 @@
 """The log port in memory: positions with gaps, stamps that may lie, appends that fail in every way the port allows."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from shared.clock import Clock
@@ -21,6 +21,7 @@ class MemoryLog:
         self.failure = ""
         self.suspends = False
         self.lag_ms = 0
+        self.on_append: Callable[[str, Outgoing], None] = lambda topic, record: None
         self._clock, self._dice = clock, dice
         self._topics = {topic.name: topic.partitions for topic in topics(partitions)}
         self._records: dict[tuple[str, int], list[Record]] = {
@@ -52,6 +53,7 @@ class MemoryLog:
         stamp = self._clock.now_ms() - self.lag_ms
         positions = []
         for record in records:
+            self.on_append(topic, record)
             place = topic, record.partition
             positions.append(self._ends[place])
             self._records[place].append(Record(self._ends[place], stamp, record.value, record.key))
