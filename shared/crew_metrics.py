@@ -45,7 +45,6 @@ def standing_metrics(service: str, watch: Watch) -> Iterator[Metric]:
     yield stopped
     yield alive
     yield deaths
-    yield deaths
 
 
 def by_partition(name: str, about: str, values: Mapping[tuple[str, int], Any]) -> GaugeMetricFamily:

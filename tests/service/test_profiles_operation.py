@@ -83,6 +83,8 @@ async def test_metrics_tell_what_was_folded_and_how_far_behind(home: House) -> N
     for name in ("outbox_rows", "lag_records", "oldest_unread_seconds", "frontier_age_seconds", "loop_refused_total"):
         assert f"# HELP raftar_profiles_{name.removesuffix('_total')}" in metrics
     assert "user:1" not in metrics
+    told = [line.rpartition(" ")[0] for line in metrics.splitlines() if not line.startswith("#")]
+    assert len(told) == len(set(told)), "a metric is told twice"
 
 
 class FailsOnce(AllPartitions):
