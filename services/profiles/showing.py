@@ -103,7 +103,9 @@ def _summary(summary: dict[str, Any]) -> dict[str, Any]:
 def _timed(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            name: moment_text(moment(inner)) if name.endswith("_at") and isinstance(inner, int) else _timed(inner)
+            name: moment_text(moment(inner))
+            if (name == "at" or name.endswith("_at")) and isinstance(inner, int)
+            else _timed(inner)
             for name, inner in value.items()
         }
     return [_timed(inner) for inner in value] if isinstance(value, list) else value

@@ -39,7 +39,7 @@ async def test_a_view_shows_who_what_and_why(home: House) -> None:
     """Profile, identifiers with their explanation, personal values, stage, risk and open alerts in one answer."""
     person = await sara(home)
     await home.stage(person, "active", 3, risk=0.25, risk_at=NOW_MS, reasons={"orders": 1})
-    await home.alert(person, "ab" * 16, 1, "open", policy="bad_experience", raised_at=NOW_MS)
+    await home.alert(person, "ab" * 16, 1, "open", policy="bad_experience", at=NOW_MS, raised_at=NOW_MS)
     await home.settle()
     view = await home.shown(f"/v1/customers/{person.id}")
     assert (view["customer_id"], view["resolved_from"]) == (person.id, None)
@@ -47,7 +47,7 @@ async def test_a_view_shows_who_what_and_why(home: House) -> None:
     assert (view["stage"], view["risk"], view["reasons"]) == ("active", 0.25, {"orders": 1})
     assert view["risk_at"] == "2023-11-16T12:00:00.000Z"
     assert [alert["policy"] for alert in view["alerts"]] == ["bad_experience"]
-    assert view["alerts"][0]["raised_at"] == "2023-11-16T12:00:00.000Z"
+    assert {view["alerts"][0][name] for name in ("at", "raised_at")} == {"2023-11-16T12:00:00.000Z"}
     assert [(one["kind"], one["value"], one["reason"]) for one in view["identifiers"]] == [
         ("user", "42", "alone"),
         ("email", "sara@example.com", "joined"),
