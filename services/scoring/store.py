@@ -139,7 +139,7 @@ class SqlStore:
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
         async with self.database.snapshot() as connection:
             rows = await outbox.pending(connection, partitions, limit)
-        return OutboxSnapshot(tuple(rows), {}, len(rows) < limit)
+        return OutboxSnapshot(tuple(rows), {}, len(rows) < limit, {})
 
     async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
         async with self.database.transaction() as connection:

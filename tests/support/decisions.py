@@ -74,7 +74,7 @@ def leaf_on(partition: int, name: str = "sara", rank: int = 0) -> bytes:
 
 def bought(leaf: bytes, seconds: float, order: str = "", **more: Any) -> Touchpoint:
     """A purchase by `leaf`; its order is named after its leaf and time unless named."""
-    order_id = order or f"{leaf.hex()[:4]}-{seconds}"
+    order_id = order or f"{leaf.hex()[:12]}-{seconds}"
     return a_touchpoint("purchased", at=s(seconds), leaf=leaf, order_id=order_id, **more)
 
 
