@@ -100,7 +100,7 @@ async def hold(connection: AsyncConnection, claim: Claim, new: Claim) -> Claim:
     return replace(new, revision=claim.revision + 1)
 
 
-async def frontiers(connection: AsyncConnection, topic: str) -> dict[int, int]:
-    """Every partition's T, as far as partitions were ever acquired."""
-    rows = await fetch(connection, "SELECT partition, frontier FROM checkpoint WHERE topic = $1", topic)
-    return {row.partition: row.frontier for row in rows}
+async def standing(connection: AsyncConnection, topic: str) -> tuple[dict[int, int], dict[int, int]]:
+    """Every partition's T and its owner's epoch, as far as partitions were ever acquired: two maps by partition."""
+    rows = await fetch(connection, "SELECT partition, frontier, epoch FROM checkpoint WHERE topic = $1", topic)
+    return {row.partition: row.frontier for row in rows}, {row.partition: row.epoch for row in rows}

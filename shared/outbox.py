@@ -4,7 +4,7 @@ The row's number is given while its customer is locked, so one customer's rows a
 versions. Rows are deleted only after the log acknowledged them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
@@ -33,11 +33,12 @@ class Pending(NamedTuple):
 
 
 class OutboxSnapshot(NamedTuple):
-    """Rows and frontiers of one instant. `complete` says of each partition whether all its rows are here."""
+    """Rows, frontiers and owners of one instant. `complete`: all rows are here · `epochs`: partition → its owner's."""
 
     rows: tuple[Pending, ...]
-    frontiers: dict[int, int]
+    frontiers: Mapping[int, int]
     complete: bool
+    epochs: Mapping[int, int]
 
 
 def outbox_table(metadata: MetaData) -> Table:

@@ -37,7 +37,7 @@ class RelayStore(Protocol):
         """Move several checkpoints at once, with nothing else in the transaction. Raises Fenced, then none moved."""
 
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
-        """Rows bound for `partitions` and every partition's frontier, read in ONE snapshot.
+        """Rows bound for `partitions`, every partition's frontier and its owner's epoch, read in ONE snapshot.
 
         Frontiers read later than the rows would promise changes that are not relayed yet.
         """
@@ -142,7 +142,7 @@ class Relay:
         if not snapshot.complete:
             self._wanted.set()
         elif states:
-            ends = {lane.partition: lane.relayed_to for lane in lanes if lane.claim is not None}
+            ends = {lane.partition: lane.relayed_to for lane in lanes if _is_owner(lane, snapshot)}
             await self._state(statement_of(ends, snapshot.frontiers, self._settings.partitions))
 
     async def _relay(self, chunk: Sequence[Pending]) -> None:
@@ -223,3 +223,11 @@ class Relay:
         if not self._clock_agrees:
             self._tally.clock_off += 1
             _log.error("our clock differs from the log's stamps: no frontier is published", ours=after, stamp=stamp)
+
+
+def _is_owner(lane: Lane, snapshot: OutboxSnapshot) -> bool:
+    """Whether the lane owned its partition when the snapshot was taken.
+
+    What an owner since then has relayed is not in the rows, and lies behind the end this lane knows of.
+    """
+    return lane.claim is not None and snapshot.epochs.get(lane.partition) == lane.claim.epoch

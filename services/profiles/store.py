@@ -213,8 +213,8 @@ class SqlStore:
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
         async with self.database.snapshot() as connection:
             rows = await outbox.pending(connection, partitions, limit)
-            frontiers = await checkpoint.frontiers(connection, TOUCHPOINTS)
-        return OutboxSnapshot(tuple(rows), frontiers, len(rows) < limit)
+            frontiers, epochs = await checkpoint.standing(connection, TOUCHPOINTS)
+        return OutboxSnapshot(tuple(rows), frontiers, len(rows) < limit, epochs)
 
     async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
         async with self.database.transaction() as connection:

@@ -129,7 +129,8 @@ class MemoryDatabase:
         self.call()
         rows = [row for _, row in sorted(self.tables["outbox"].items()) if row.partition in partitions][:limit]
         frontiers = {partition: claim.frontier for partition, claim in self.claims(TOUCHPOINTS).items()}
-        return OutboxSnapshot(tuple(rows), frontiers, len(rows) < limit)
+        epochs = {partition: claim.epoch for partition, claim in self.claims(TOUCHPOINTS).items()}
+        return OutboxSnapshot(tuple(rows), frontiers, len(rows) < limit, epochs)
 
     async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
         """Delete acknowledged rows under these claims."""

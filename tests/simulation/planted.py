@@ -29,7 +29,7 @@ class _LateFrontiers(MemoryProfiles):
         rows = await super().outbox(partitions, limit)
         await pause()
         later = await super().outbox(partitions, limit)
-        return OutboxSnapshot(rows.rows, later.frontiers, rows.complete)
+        return OutboxSnapshot(rows.rows, later.frontiers, rows.complete, rows.epochs)
 
 
 class WatermarkWithoutSnapshot(Simulation):

@@ -46,3 +46,17 @@ def test_an_alert_raised_in_the_batch_that_splits_its_leaf_off_moves_with_it() -
         Action("unlink", 3415261467),
     ]
     run_schedule(601, actions, scoring=True)
+
+
+def test_a_replaced_relay_states_nothing_of_the_partition_it_lost() -> None:
+    # Its end of profile-changes is an old one, and rows that its successor relayed are not in its snapshot any more:
+    # "before position 0 lies all up to now" was false, and could have let an alert rest on unread evidence.
+    actions = [
+        Action("touch", 1593398349),
+        Action("acquire", 2302754337),
+        Action("tick", 2685690309),
+        Action("fold", 964490900),
+        Action("relay", 4028723302),
+        Action("flow", 4115395167),
+    ]
+    run_schedule(1441, actions, scoring=False)
