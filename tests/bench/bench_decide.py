@@ -82,7 +82,7 @@ async def measure(name: str, url: str, batches: int, folder: Path) -> None:
             seconds = [await folded(scoring, made(batch, version)) for batch in range(batches)]
             rate = BATCH / statistics.median(seconds)
             print(f"{name:10} changes of 10 orders, {what:10} {rate:8,.0f}/s", flush=True)
-        for seconds_after, what in ((192, "one stage"), (262, "one stage and one alert")):
+        for seconds_after, what in ((212, "one stage"), (262, "one stage and one alert")):
             timers, took = await fired(scoring, s(seconds_after))
             print(f"{name:10} timers with {what:24} {timers / took:8,.0f}/s  ({timers} fired)", flush=True)
         bare, armed = await saved(scoring, False), await saved(scoring, True)

@@ -137,6 +137,14 @@ async def test_facts_are_judged_at_once_without_a_watermark(scoring: Scoring) ->
     assert (await scoring.rows())[ANA].due_at == s(4) + 90 * 86_400_000
 
 
+async def test_a_batch_may_raise_more_alerts_than_the_step_has_attempts(scoring: Scoring) -> None:
+    """New alert ids are asked for together: a wave of complaints is one start, not one for each."""
+    crowd = [leaf_on(3, f"upset{n}-") for n in range(300)]
+    await scoring.tell(*(changed(who, 1, n, complained(who, n)) for n, who in enumerate(crowd)))
+    assert len(await scoring.alerts()) == 300
+    assert scoring.projection.tally.restarts == 0
+
+
 async def test_a_purchase_recovers_and_the_next_silence_is_another_alert(scoring: Scoring) -> None:
     await scoring.tell(changed(ANA, 1, 0, bought(ANA, 0)))
     await scoring.reach(s(61))

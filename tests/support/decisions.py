@@ -213,7 +213,7 @@ class Scoring:
     async def sent(self) -> list[tuple[str, int, bytes, bytes]]:
         """The outbox: topic, partition, key and bytes, in order."""
         pending = await self.projection.store.outbox(range(PARTITIONS), 1_000_000)
-        return [tuple(row)[1:] for row in pending.rows]
+        return [(row.topic, row.partition, row.key, row.value) for row in pending.rows]
 
     async def told(self, customer: bytes | None = None, of: str = "") -> list[str]:
         """What was said (of one customer; whose type contains `of`), in short: type, time, stage or alert state."""
