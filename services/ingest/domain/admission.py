@@ -14,8 +14,9 @@ import msgspec
 from services.ingest.domain.draft import Draft, Offered, as_identifier
 from services.ingest.domain.native import read_native
 from services.ingest.domain.parting import Person, part_draft
+from services.ingest.domain.personal import KNOWN_CHARACTERS_MIN
 from services.ingest.domain.segment import read_segment
-from services.ingest.domain.shape import check_shape, is_plainly_fine
+from services.ingest.domain.shape import check_shape, packed_if_fine
 from services.ingest.domain.terms import (
     ROOT_PATH,
     Admitted,
@@ -54,6 +55,7 @@ _PUBLIC_KINDS = frozenset(("user", "anonymous"))
 _QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)  # greedy: a value may hold quotes of its own
 _OUR_QUOTE = re.compile(r"^'[A-Za-z_. -]{1,40}' is not ")
 _OUR_WORDS = frozenset(("kind", "type", "channel"))
+_OF_NUMBERS = "0123456789.e+-"
 _OBJECTS = frozenset(("properties", "context", "traits", "identifiers", "integrations"))
 _PATH_CHARACTERS = 200
 
@@ -78,11 +80,12 @@ def admit_segment(
     """
 
     try:
-        _check(item, raw, limits, exact)
+        packed = _check(item, raw, limits, exact)
         if envelope_context:
             _check_envelope(envelope_context, raw, limits)
+            packed = b""  # it does not hold all there is
         draft = read_segment(kind, item, sender, arrival, envelope_context)
-        return _admitted(draft, kind or "", item, sender, arrival, new_id, limits)
+        return _admitted(draft, kind or "", item, packed, sender, arrival, new_id, limits)
     except InvalidField as error:
         return _refused(error, raw)
 
@@ -92,30 +95,40 @@ def admit_native(
 ) -> Result:
     """One touchpoint of `POST /v1/touchpoints` (fields: `native.NativeTouchpoint`); arguments as `admit_segment`."""
     try:
-        _check(item, raw, limits, exact)
-        return _admitted(read_native(item, sender, arrival), "", item, sender, arrival, new_id, limits)
+        packed = _check(item, raw, limits, exact)
+        return _admitted(read_native(item, sender, arrival), "", item, packed, sender, arrival, new_id, limits)
     except InvalidField as error:
         return _refused(error, raw)
 
 
 def _admitted(
-    draft: Draft, call: str, item: dict[str, Any], sender: Sender, arrival: Arrival, new_id: NewId, limits: Limits
+    draft: Draft,
+    call: str,
+    item: dict[str, Any],
+    packed: bytes,
+    sender: Sender,
+    arrival: Arrival,
+    new_id: NewId,
+    limits: Limits,
 ) -> Admitted | AdmittedLink:
     _check_name(draft, limits)
     id_, deduplicable = _identity(draft, call, item, new_id, limits)
-    person = _person(draft, sender)
+    person = _person(draft, packed, sender)
     touchpoint, personal = _touchpoint(draft, id_, person, sender, arrival)
     admitted = Admitted(touchpoint, personal, deduplicable, draft.import_id)
     return admitted if person.alias is None else AdmittedLink(_link(touchpoint, person.alias, sender), admitted)
 
 
-def _check(item: Any, raw: bytes, limits: Limits, exact: bool) -> None:
+def _check(item: Any, raw: bytes, limits: Limits, exact: bool) -> bytes:
+    """The item as msgpack where that was needed to judge it, else b""."""
     if len(raw) > limits.item_bytes:
         raise InvalidField(ROOT_PATH, f"has {len(raw)} bytes, more than {limits.item_bytes}", "too_large")
     if type(item) is not dict:
         raise InvalidField(ROOT_PATH, "must be an object", "invalid_type")
-    if not (exact and is_plainly_fine(item, raw, limits)):
+    packed = packed_if_fine(item, raw, limits) if exact else b""
+    if not packed:
         check_shape(item, limits)
+    return packed
 
 
 def _check_envelope(context: dict[str, Any], raw: bytes, limits: Limits) -> None:
@@ -146,7 +159,7 @@ def _identity(draft: Draft, call: str, item: dict[str, Any], new_id: NewId, limi
     return derived_id("event", call, _canonical.encode(event)), True
 
 
-def _person(draft: Draft, sender: Sender) -> Person:
+def _person(draft: Draft, packed: bytes, sender: Sender) -> Person:
     """Leaves in order of rank, each with its identifier in the clear; what a public key may not say is unverified."""
     found: dict[bytes, tuple[str, str]] = {}
     sent: set[str] = set()
@@ -171,11 +184,17 @@ def _person(draft: Draft, sender: Sender) -> Person:
         raise first_error or _nobody(draft, bool(unverified))
     leaves = tuple(sorted(found))
     alias = _leaf(draft.alias_of, sender) if draft.alias_of is not None else None
-    if alias is not None:
-        sent.add(alias[1])
-    sent.update(value for _, value in found.values())
+    forms = {value for _, value in found.values()} if alias is None else {alias[1], *(v for _, v in found.values())}
+    known = [text for text in sent | forms if len(text) >= KNOWN_CHARACTERS_MIN]
+    alone = packed != b"" and all(_stands_alone(text, text in sent, packed) for text in known)
     identifiers = [list(found[leaf]) for leaf in leaves]
-    return Person(leaves, identifiers, frozenset(sent), unverified, left_out, alias[0] if alias is not None else None)
+    return Person(leaves, identifiers, known, alone, unverified, left_out, alias[0] if alias is not None else None)
+
+
+def _stands_alone(text: str, sent: bool, packed: bytes) -> bool:
+    """Whether an identifier stands nowhere in the item but in its own place (in none, where it was not sent like this).
+    One that could be a number is never sure of that: a number elsewhere may yet become a text."""
+    return packed.count(text.encode()) <= sent and text.strip(_OF_NUMBERS) != ""
 
 
 def _nobody(draft: Draft, has_unverified: bool) -> InvalidField:

@@ -12,18 +12,21 @@ from shared.events import PUBLIC
 from shared.vocabulary import KINDS, PERSONAL_PROPERTIES, normalise
 
 _ABOUT_THINGS = frozenset(("behaviour", "commerce", "message"))
+_ABOUT = {name: Around.THING if kind.group in _ABOUT_THINGS else Around.NEUTRAL for name, kind in KINDS.items()}
 _BUSINESS_KEYS = {kind.name: frozenset(p.name for p in kind.properties if p.type == "id") for kind in KINDS.values()}
 _PROMOTED = (("ip", "ip"), ("userAgent", "user_agent"), ("user_agent", "user_agent"))
 
 
 class Person(msgspec.Struct, frozen=True):
     """Who it was. `leaves`: by rank, the first owns the touchpoint · `identifiers`: [kind, value] parallel to them ·
-    `sent`: every spelling of them · `unverified`: what the sender may not assert ·
+    `known`: every spelling of them that is long enough to be told from other text · `alone`: none of these stands
+    anywhere else in the item, as its bytes show · `unverified`: what the sender may not assert ·
     `left_out`: wrong identifiers by path · `alias`: leaf of an earlier user."""
 
     leaves: tuple[bytes, ...]
     identifiers: list[list[str]]
-    sent: frozenset[str]
+    known: list[str]
+    alone: bool
     unverified: dict[str, Any]
     left_out: dict[str, Any]
     alias: bytes | None
@@ -42,16 +45,23 @@ class Parted(msgspec.Struct, frozen=True):
 def part_draft(draft: Draft, person: Person, sender: Sender, arrival: Arrival) -> Parted:
     """Normalise by the vocabulary, then part. Raises InvalidField (`properties.<name>`) as the vocabulary does."""
     properties = normalise(draft.kind, draft.properties, sender.default_currency)
-    sieve = Sieve(person.sent, sender.leaf_secret)
+    sieve = Sieve(person.known, sender.leaf_secret, person.alone)
     traits: dict[str, Any] = dict(person.unverified)
     properties, text = _part_properties(draft, properties, traits, sieve)
     context, around = _part_context(draft, traits, sieve)
     personal: dict[str, Any] = {"identifiers": person.identifiers}
     name = _part_name(draft.name, sieve, personal)
-    url = text.pop("url", None)
-    found = (("traits", traits), ("text", text), ("url", url), ("left_out", person.left_out))
-    personal.update({field: value for field, value in found if value})
-    _promote(around, personal)
+    url = text.pop("url", None) if text else None
+    if traits:
+        personal["traits"] = traits
+    if text:
+        personal["text"] = text
+    if url:
+        personal["url"] = url
+    if person.left_out:
+        personal["left_out"] = person.left_out
+    if around:
+        _promote(around, personal)
     if sender.trust == PUBLIC and arrival.remote_ip:
         personal.setdefault("ip", arrival.remote_ip)
     if around:
@@ -63,7 +73,7 @@ def _part_properties(
     draft: Draft, properties: dict[str, Any], traits: dict[str, Any], sieve: Sieve
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(readable properties, sealed text); personal traits go to `traits`, the others stay in `properties.traits`."""
-    about = Around.THING if KINDS[draft.kind].group in _ABOUT_THINGS else Around.NEUTRAL
+    about = _ABOUT[draft.kind]
     text: dict[str, Any] = {}
     sent_traits = properties.pop("traits", None)
     readable = sieve.part(properties, text, about, PERSONAL_PROPERTIES[draft.kind], own=_BUSINESS_KEYS[draft.kind])

@@ -1,6 +1,7 @@
 """Parts what may stay readable in the log from what must be sealed (design §6), at any depth."""
 
 import sys
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import unquote_plus
@@ -11,6 +12,7 @@ from services.ingest.domain.traces import (
     NAMED,
     NUMBERED,
     PERSON,
+    REMEMBERED_CHARACTERS_MAX,
     SEALED,
     THING,
     Around,
@@ -21,10 +23,12 @@ from services.ingest.domain.traces import (
     looks_personal,
     name_says,
     object_says,
+    stays,
 )
 
 _NOTHING: frozenset[str] = frozenset()
-_KNOWN_CHARACTERS_MIN = 6
+KNOWN_CHARACTERS_MIN = 6
+"""A shorter identifier stands in other text by chance."""
 _CAMPAIGN = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "name", "utm_term": "term",
              "utm_content": "content"}  # fmt: skip
 
@@ -32,13 +36,15 @@ _CAMPAIGN = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "na
 class Sieve:
     """Parts the values of one touchpoint. `campaign` gathers what `utm_` parameters it met, in Segment's words."""
 
-    __slots__ = ("_identifiers", "_secret", "_shortest", "campaign")
+    __slots__ = ("_identifiers", "_plain_below", "_secret", "_shortest", "campaign")
 
-    def __init__(self, identifiers: frozenset[str], secret: bytes) -> None:
-        """`identifiers`: this touchpoint's own, as sent and normalised; wherever one of at least six characters comes
-        up again, that text is sealed · `secret`: keys the stand-ins of ids that are personal (at most 64 bytes)."""
-        self._identifiers = [value for value in identifiers if len(value) >= _KNOWN_CHARACTERS_MIN]
-        self._shortest = min(map(len, self._identifiers), default=sys.maxsize)
+    def __init__(self, identifiers: Sequence[str], secret: bytes, alone: bool = False) -> None:
+        """`identifiers`: this touchpoint's own, as sent and normalised; wherever one of them comes up again, that text
+        is sealed · `secret`: keys the stand-ins of ids that are personal (at most 64 bytes) · `alone`: it is known
+        that none of them stands in a name or text that will come (in a decoded part of one it still may)."""
+        self._identifiers = identifiers
+        self._shortest = sys.maxsize if alone or not identifiers else min(map(len, identifiers))
+        self._plain_below = min(self._shortest, REMEMBERED_CHARACTERS_MAX + 1)
         self._secret = secret
         self.campaign: dict[str, str] = {}
 
@@ -58,9 +64,13 @@ class Sieve:
         another source sends knows nothing of this one's identifiers, and must find it.
         """
         readable: dict[str, Any] = {}
-        shortest = self._shortest
+        shortest, plain_below = self._shortest, self._plain_below
         for name, value in values.items():
-            says, kind = name_says(name), type(value)
+            kind = type(value)
+            if kind is str and name not in hidden and len(name) < plain_below > len(value) and stays(name, value):
+                readable[name] = value
+                continue
+            says = name_says(name)
             if (
                 (says >= NAMED and _is_sealed(says, around))
                 or name in hidden
@@ -100,7 +110,7 @@ class Sieve:
 
     def _text(self, text: str, says: Name, mentioned: bool, sealed: dict[str, Any], path: str) -> str | None:
         """What may stay of a suspect text: itself, a stand-in, an address without its query, or None."""
-        is_number = says == ID or says == NUMBERED
+        is_number = says in (ID, NUMBERED)
         if says == ADDRESS or is_url(text):
             return self._address(text, sealed, path)
         if not mentioned and not looks_personal(text, is_number):

@@ -20,24 +20,19 @@ def check_shape(value: Any, limits: Limits) -> None:
         _say_why(value, limits.depth, limits, "")
 
 
-def is_plainly_fine(item: dict[str, Any], raw: bytes, limits: Limits) -> bool:
-    """Whether the bytes alone show that `check_shape` passes: True is sure, False says nothing.
+def packed_if_fine(item: dict[str, Any], raw: bytes, limits: Limits) -> bytes:
+    """The item as msgpack where the bytes alone show that `check_shape` passes; b"" says nothing.
 
     `item` is what the strict JSON reader made of `raw`: it takes neither half surrogates nor numbers that are not
     finite, a NUL only as its escape, and neither depth nor keys can exceed all brackets and colons there are. Only the
     size of integers must be asked of the item itself; msgpack has the bounds that `check_shape` has.
     """
-    if (
-        raw.count(b"{") + raw.count(b"[") > limits.depth
-        or raw.count(b":") > limits.object_keys
-        or b"u0000" in raw
-    ):
-        return False
+    if raw.count(b"{") + raw.count(b"[") > limits.depth or raw.count(b":") > limits.object_keys or b"u0000" in raw:
+        return b""
     try:
-        _pack(item)
+        return _pack(item)
     except OverflowError:
-        return False
-    return True
+        return b""
 
 
 def _is_fine(value: Any, depth: int, keys: int) -> bool:

@@ -76,6 +76,7 @@ _IP_6 = re.compile(
 _IP_CHARACTERS = 64  # beyond it the pattern would cost the square of the length
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//\S+|[/?#]\S*")
 REMEMBERED_CHARACTERS_MAX = 64
+"""Longer texts seldom come again, and would make a memory of thousands of them large."""
 _URL_END = re.compile(r"[?#;]")
 
 
@@ -105,15 +106,16 @@ def object_says(name: str, outside: Around) -> Around:
 
 def is_suspect(text: str) -> bool:
     """Fast: False only where `looks_personal` is False and an address has neither query nor fragment."""
-    return _is_short_suspect(text) if len(text) <= REMEMBERED_CHARACTERS_MAX else _is_any_suspect(text)
-
-
-def _is_any_suspect(text: str) -> bool:
     # Three searches that each begin with one class of characters are several times faster than their alternation.
     return _MARKS.search(text) is not None or _RUN.search(text) is not None or text.count(":") > 1
 
 
-_is_short_suspect = lru_cache(16384)(_is_any_suspect)  # names, places, categories and campaigns come again and again
+@lru_cache(16384)
+def stays(name: str, text: str) -> bool:
+    """Fast: True only where a property of this name and text stays as it is, whatever stands around it. Remembered, as
+    names, places, categories and campaigns come again and again: for texts up to REMEMBERED_CHARACTERS_MAX."""
+    says = name_says(name)
+    return says < NAMED and not is_suspect(text) and not (says == ADDRESS and ";" in text)
 
 
 def looks_personal(text: str, number_of_something: bool = False) -> bool:
