@@ -60,3 +60,16 @@ def test_a_replaced_relay_states_nothing_of_the_partition_it_lost() -> None:
         Action("flow", 4115395167),
     ]
     run_schedule(1441, actions, scoring=False)
+
+
+def test_a_tie_recorded_before_a_reinstatement_says_nothing_in_any_order() -> None:
+    # It counted when it was folded after the reinstatement, and not when it was folded before.
+    actions = [
+        Action("erase", 4074160645),
+        Action("flow", 2824617852),
+        Action("tick", 2578868813),
+        Action("flow", 3038839274),
+        Action("reinstate", 2147186143),
+        Action("touch", 3823894034),
+    ]
+    run_schedule(35, actions, scoring=False)

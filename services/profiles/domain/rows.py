@@ -14,7 +14,8 @@ class LeafRow(msgspec.Struct, frozen=True):
     """One leaf: its own state, its place, and on a root with several leaves their merged state.
 
     `version`: of the customer this leaf was or is the root of; never goes back · `moves`: how often its customer
-    changed · `erased_at`: recorded time of the last erasure (-1: never) · `known`: its identifier is in `personal`.
+    changed · `erased_at`: recorded time of the last erasure or reinstatement (-1: never) · `known`: its identifier is
+    in `personal`.
     """
 
     leaf: bytes

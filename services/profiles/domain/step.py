@@ -363,7 +363,9 @@ class World:
 
     def _reinstate(self, fact: LeafReinstated, recorded_at: int) -> None:
         if self._rows[fact.leaf].erased:
-            self._put(self._rows[fact.leaf], erased=False)
+            # Ties recorded while it was erased say nothing, whichever partition is folded first.
+            erased_at = max(self._rows[fact.leaf].erased_at, recorded_at)
+            self._put(self._rows[fact.leaf], erased=False, erased_at=erased_at)
             self._relocate(fact.workspace, (), recorded_at, reinstated=(fact.leaf,))
             self._dirty.pop(fact.leaf, None)
 
