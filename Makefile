@@ -10,10 +10,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check bench kafka docs clean
+.PHONY: help run demo test check bench simulate kafka docs clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## the whole house on this machine: three services, keys, a curl to paste (Ctrl-C ends it)
 	@$(PY) -m services run
@@ -35,6 +35,9 @@ check: $(VENV)/.installed-dev ## style, types and the walls between packages
 bench: $(VENV)/.installed-dev ## figures of this machine, printed and never asserted
 	@for bench in tests/bench/bench_*.py; do \
 	  name=$${bench%.py}; echo "== $${name##*/}"; $(PY) -m $${name//\//.} || exit 1; done
+
+simulate: $(VENV)/.installed-dev ## many more seeded schedules than the tests run: make simulate SEEDS=20000
+	@SEEDS=$${SEEDS:-20000} $(PY) -m pytest -q -x tests/simulation/test_schedules.py
 
 kafka: $(VENV)/.installed-dev ## a one-node Kafka broker for development (needs Java 17+ and Maven)
 	@$(PY) -m tests.support.kafka_broker --data .cache/kafka/dev

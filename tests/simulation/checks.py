@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from services.scoring.domain.alerts import OPEN, SILENCE
 from services.scoring.domain.decision import due
-from services.scoring.domain.rows import DecisionRow
+from services.scoring.domain.definitions import in_force
+from services.scoring.domain.rows import AlertRow, DecisionRow
 from services.scoring.domain.snapshot import snapshot_of
 from services.scoring.domain.succession import armed_definition
-from services.scoring.domain.definitions import in_force
 from shared import profile as profiles
 from shared.checkpoint import Claim
 from shared.codec import decode
@@ -316,10 +316,10 @@ def stage_of(state: Profile, at: int) -> str:
 def _check_alerts(simulation: Simulation, name: str, row: DecisionRow) -> None:
     silences = [a for a in row.decision.alerts if a.policy == SILENCE and a.state == OPEN]
     insist(len(silences) <= 1, f"{name}: at most one open alert per silence")
-    kept = simulation.scoring.tables["alert"]
+    kept: dict[bytes, AlertRow] = simulation.scoring.tables["alert"]
     for alert in row.decision.alerts:
-        told_row = kept.get(alert.id)
-        insist(told_row is not None, f"{name}: its alert is listed")
+        insist(alert.id in kept, f"{name}: its alert is listed")
+        told_row = kept[alert.id]
         if told_row.customer == row.customer:  # else somebody raised the same opening fact later and took it over
             is_as_listed = (told_row.state, told_row.revision) == (alert.state, alert.revision)
             insist(is_as_listed, f"{name}: its alert is listed as it is")

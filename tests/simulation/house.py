@@ -4,9 +4,13 @@ Every action is a name and a number; the number decides the rest by the state it
 is a schedule, and a failing one can be made smaller.
 """
 
+from contextlib import suppress
 from random import Random
 from typing import NamedTuple
 
+from services.scoring.decide import told, write
+from services.scoring.domain.step import Book
+from services.scoring.domain.verdicts import acknowledge, judge
 from shared.clock import FrozenClock
 from shared.codec import encode
 from shared.errors import Rejected, Retryable
@@ -25,9 +29,6 @@ from shared.events import (
 from shared.ids import partition_of
 from shared.log.port import Outgoing
 from shared.topics import TOUCHPOINTS, WATERMARKS
-from services.scoring.decide import told, write
-from services.scoring.domain.step import Book
-from services.scoring.domain.verdicts import acknowledge, judge
 from tests.builders import NOON_MS, a_leaf, a_record, a_touchpoint
 from tests.simulation.driving import Crashed, run
 from tests.simulation.memory_database import Fault, MemoryDatabase
@@ -344,7 +345,5 @@ class Simulation:
                 book = await told(transaction, changes.setting(), customers, [alert_id], decide, changes.tally)
                 await write(transaction, book)
 
-        try:
+        with suppress(Rejected):  # it is not theirs (any more), or judged already: what a person would be told
             run(said())
-        except Rejected:
-            pass  # it is not theirs (any more), or judged already: what a person would be told

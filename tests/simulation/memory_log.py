@@ -15,7 +15,11 @@ FAILURES = (REFUSED, PARTLY, UNKNOWN)
 
 
 class MemoryLog:
-    """All topics of a house. `failure`: how the next append fails · `suspends`: appends and bounds give the turn back."""
+    """All topics of a house.
+
+    `failure`: how the next append fails · `suspends`: appends and bounds give the turn back · `lag_ms`: how far behind
+    their visibility stamps are.
+    """
 
     def __init__(self, clock: Clock, partitions: int, dice: Random) -> None:
         self.failure = ""

@@ -124,5 +124,3 @@ def told(records: Iterable[Record], recorded_at: Mapping[int, int]) -> list[Told
     """A partition's facts with the times they count as recorded (position → ms)."""
     facts = [(decode(record.value), recorded_at[record.position]) for record in records]
     return [(fact, at) for fact, at in facts if isinstance(fact, Fact)]
-
-

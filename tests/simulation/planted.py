@@ -194,5 +194,3 @@ class ZombiesWrite(Simulation):
     """A replaced worker goes on writing."""
 
     profiles_database = _Unfenced
-
-

@@ -113,9 +113,11 @@ class Seat:
 
     def relay_all(self, pulse: bool) -> None:
         """One whole relay pass."""
-        while self._pass is not None:
-            self.step_relay(pulse)
+        self._finish_pass(pulse)
         self.step_relay(pulse)
+        self._finish_pass(pulse)
+
+    def _finish_pass(self, pulse: bool) -> None:
         while self._pass is not None:
             self.step_relay(pulse)
 
@@ -147,7 +149,13 @@ class ScoringSeat(Seat):
     heard_class = Heard
 
     def __init__(
-        self, log: MemoryLog, clock: FrozenClock, partitions: int, store: MemoryScoring, published: Definitions, hears_from: int
+        self,
+        log: MemoryLog,
+        clock: FrozenClock,
+        partitions: int,
+        store: MemoryScoring,
+        published: Definitions,
+        hears_from: int,
     ) -> None:
         self.store, self.published = store, published
         self.definitions: tuple[Definition, ...] = ()
