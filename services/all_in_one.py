@@ -22,9 +22,10 @@ from rich.console import Console
 
 import migrations
 from migrations import SERVICES
-from services import local_access
+from services import local_access, logbook
 from services.first_start import FirstStart, first_start
 from services.local_access import LocalAccess
+from services.logbook import Logbook
 from services.supervisor import Child, Supervisor
 from shared.clock import Clock
 from shared.database import open_database
@@ -79,16 +80,14 @@ async def run(settings: AllInOneSettings, clock: Clock, console: Console) -> int
         started = await first_start(settings, clock)
         for line in started.done:
             console.print(f"[dim]{line}[/dim]")
-        supervisor = Supervisor(
-            [_child(room, settings) for room in house], clock, lambda line: console.print(f"[yellow]{line}[/yellow]")
-        )
+        supervisor = _supervisor(house, settings, clock, console)
         stop = _stop_on_signals()
         supervisor.start()
         try:
             if not await _ready(house, settings, clock, supervisor, stop):
                 return 0
             access = remember(settings, started, house)
-            console.print(welcome(access), highlight=False, soft_wrap=True)
+            console.print(welcome(access, settings.data_dir / logbook.FOLDER), highlight=False, soft_wrap=True)
             await stop.wait()
             console.print("[dim]Stopping: what was accepted is in the log.[/dim]")
         finally:
@@ -114,8 +113,8 @@ def remember(settings: HouseSettings, started: FirstStart, house: tuple[Room, ..
     return access
 
 
-def welcome(access: LocalAccess) -> str:
-    """What a person needs next: URLs, keys, and a request that works when pasted."""
+def welcome(access: LocalAccess, logs: Path) -> str:
+    """What a person needs next: URLs, keys, a request that works when pasted, and where the services' logs are."""
     if not access.write_key:
         keys = "Keys were made before and are not kept here; `python -m services init --new-keys` makes two more."
     else:
@@ -128,6 +127,8 @@ Customers          {access.profiles_url}/v1/customers   (docs: {access.profiles_
 Alerts, live       {access.scoring_url}/v1/alerts/stream   (docs: {access.scoring_url}/docs)
 
 {keys}
+
+Logs               {logs}/*.log   (warnings and errors are shown here too)
 
 Paste this: a customer complains, and the alert stands there a moment later.
 
@@ -184,8 +185,19 @@ def _port(host: str, name: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
+def _supervisor(house: tuple[Room, ...], settings: HouseSettings, clock: Clock, console: Console) -> Supervisor:
+    """Keeps the services; what they log goes to files, and what a person must see to the console as well."""
+
+    def show(line: str) -> None:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    book = Logbook(settings.data_dir / logbook.FOLDER, clock, show)
+    return Supervisor([_child(room, settings) for room in house], clock, show, book.hear)
+
+
 def _child(room: Room, settings: HouseSettings) -> Child:
     environment = {**os.environ, "RAFTAR_DATA_DIR": str(settings.data_dir), room.port_variable: str(room.port)}
+    environment["PYTHONUNBUFFERED"] = "1"  # its output is a pipe: a traceback must not wait in a buffer
     return Child(room.name, (sys.executable, "-m", room.module), environment)
 
 
@@ -213,7 +225,9 @@ async def _ready(
                 if stop.is_set():
                     return False
                 if supervisor.restarts[room.name] >= RESTARTS_BEFORE_READY_MAX or clock.monotonic() > deadline:
-                    raise CannotStart(f"{room.name} does not come up; the lines above say why (its check is {url})")
+                    raise CannotStart(
+                        f"{room.name} does not come up; the lines above and {settings.data_dir / logbook.FOLDER} say why (its check is {url})"
+                    )
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), POLL_SECONDS)
     return True

@@ -23,6 +23,9 @@ STEADY_SECONDS = 60.0
 """A child that ran this long counts as well again: its next pause is the first one."""
 GRACE_SECONDS = 15.0
 """How long a child may take to end by itself after SIGTERM."""
+LINE_BYTES_MAX = 1 << 20
+LAST_WORDS_SECONDS = 2.0
+"""How long to listen on after a child's end: a process of its own may still hold its output."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -36,12 +39,23 @@ class Child:
 
 
 class Supervisor:
-    """Starts `children`, restarts what ends, and stops all. `say` gets one line for each thing worth telling."""
+    """Starts `children`, restarts what ends, and stops all.
 
-    def __init__(self, children: Sequence[Child], clock: Clock, say: Callable[[str], None]) -> None:
+    `say` gets one line for each thing worth telling · `hear` gets each line a child prints, with the child's name;
+    without it they print where we do.
+    """
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        clock: Clock,
+        say: Callable[[str], None],
+        hear: Callable[[str, bytes], None] | None = None,
+    ) -> None:
         self._children = tuple(children)
         self._clock = clock
         self._say = say
+        self._hear = hear
         self._stopping = asyncio.Event()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -80,17 +94,34 @@ class Supervisor:
             *child.command,
             env=dict(child.environment),
             stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if self._hear else None,
+            stderr=asyncio.subprocess.STDOUT if self._hear else None,
+            limit=LINE_BYTES_MAX,
             start_new_session=True,
             preexec_fn=partial(end_with, os.getpid()),
         )
         self._processes[child.name] = process
+        listening = asyncio.create_task(self._listen(child.name, process.stdout))
         ended = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not ended.done():
             await self._end(child, process, ended)
+        await asyncio.wait((listening,), timeout=LAST_WORDS_SECONDS)
+        listening.cancel()
         return await ended
+
+    async def _listen(self, name: str, printed: asyncio.StreamReader | None) -> None:
+        """Hand on what a child prints until it prints no more."""
+        while self._hear is not None and printed is not None:
+            try:
+                line = await printed.readline()
+            except ValueError:  # the reader has dropped it
+                line = b"a line of more than %d bytes is left out\n" % LINE_BYTES_MAX
+            if not line:
+                return
+            self._hear(name, line)
 
     async def _end(self, child: Child, process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
         with contextlib.suppress(ProcessLookupError):

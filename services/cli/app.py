@@ -81,7 +81,7 @@ def demo(
     """Under a minute, in a folder of its own: real purchases in, alerts out at their exact time."""
     from services.demo.show import show
 
-    show(out, stay=sys.stdin.isatty() if leave is None else not leave)
+    show(out, stay=sys.stdin.isatty() and out.is_terminal if leave is None else not leave)
 
 
 @app.command(

@@ -11,7 +11,9 @@ from time import sleep
 from typing import Any
 
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from services.all_in_one import alerts_curl
@@ -34,7 +36,8 @@ SPACING_MS = 2_000
 CROSSINGS = 6
 PATIENCE_SECONDS = 15.0
 RAISED = "alert.raised"
-COLUMNS = ("customer", "purchases", "silent for", "usual gap", "buys in 90 d", "foreseen", "crossed", "seen after")
+INDENTED = (0, 0, 0, 3)
+COLUMNS = ("customer", "bought", "silent\nfor", "usual\ngap", "buys in\n90 d", "foreseen", "crossed", "alert\nseen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +99,20 @@ def show(out: Console, stay: bool) -> None:
             planned = bring(house, folder, bought, clock, out)
             seen = watch(bought, planned, listening, clock, out)
             complain(house, bought, planned, listening, clock, out)
+            out.print("[bold]5. Silences foreseen, and the alerts that came[/bold]")
             out.print(summary(bought, planned, seen))
-            out.print(where_to_look(house, planned), highlight=False, soft_wrap=True)
             if stay:
+                out.print(where_to_look(house, planned), highlight=False, soft_wrap=True)
                 wait_for_interrupt(out)
+            else:
+                out.print("This house ends now. `raftar demo --stay` keeps it, `make run` starts your own.")
 
 
 def bring(house: House, folder: Path, bought: Mapping[str, list[Bought]], clock: Clock, out: Console) -> Plan:
     """Import the purchases as history, moved so that some silences cross their limit soon. Returns the plan."""
     rows = sum(map(len, bought.values()))
     out.print(
-        f"[bold]2. Real purchases[/bold]: {rows:,} of {len(bought)} CDNOW customers, 1997-1998, moved so that the last "
-        "ones are of today ..."
+        f"[bold]2. Real purchases[/bold]: {rows:,} by {len(bought)} CDNOW customers, 1997-1998, moved to today ..."
     )
     now_ms = clock.now_ms()
     wanted = [now_ms + FIRST_CROSSING_MS + n * SPACING_MS for n in range(CROSSINGS)]
@@ -124,8 +129,7 @@ def watch(
 ) -> dict[str, Seen]:
     """Do nothing until every planned silence has crossed. Returns what was seen, by customer."""
     out.print(
-        f"[bold]3. Silence[/bold]: nobody does anything any more. {len(planned.crossings)} customers become unusually "
-        "silent in the next half minute:"
+        f"[bold]3. Silence[/bold]: nobody does anything. {len(planned.crossings)} customers become unusually silent soon:"
     )
     seen: dict[str, Seen] = {}
     last = max(planned.crossings.values())
@@ -161,20 +165,20 @@ def complain(
     while (found := listening.next(PATIENCE_SECONDS)) is not None:
         if said.data_of(found.event).get("policy") == BAD_EXPERIENCE:
             seconds, why = (found.at_ms - posted_ms) / 1000, said.why(said.data_of(found.event))
-            out.print(f"   alert after {seconds:.2f} s: {why}", highlight=False)
+            out.print(Padding(f"alert seen {seconds:.2f} s later: {why}", INDENTED), highlight=False)
             return
     out.print("[red]   its alert did not come in time.[/red]")
 
 
 def summary(bought: Mapping[str, list[Bought]], planned: Plan, seen: Mapping[str, Seen]) -> Table:
-    """Planned and seen, side by side."""
-    table = Table(title="Silences foreseen, and the alerts that came", title_justify="left")
+    """Planned and seen, side by side, at most 80 characters wide: `crossed` and `seen` count from the foreseen time."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "customer" else "right")
+        table.add_column(column, justify="left" if column == "customer" else "right", no_wrap=True)
     for customer, at_ms in planned.crossings.items():
         found = seen.get(customer)
         if found is None:
-            table.add_row(user_id(customer), str(len(bought[customer])), "", "", "", clock_time(at_ms), "not seen", "")
+            table.add_row(user_id(customer), str(len(bought[customer])), "", "", "", clock_time(at_ms), "never", "")
             continue
         reasons = said.reasons(found.event)
         table.add_row(
@@ -184,8 +188,8 @@ def summary(bought: Mapping[str, list[Bought]], planned: Plan, seen: Mapping[str
             said.days(reasons.get("usual_gap_ms")),
             percent(1 - reasons["risk"]) if reasons.get("risk") is not None else "",
             clock_time(at_ms),
-            clock_time(said.crossed_at_ms(found.event)),
-            f"{(found.at_ms - at_ms) / 1000:.2f} s",
+            f"{said.crossed_at_ms(found.event) - at_ms:+d} ms",
+            f"{(found.at_ms - at_ms) / 1000:+.2f} s",
         )
     return table
 
@@ -213,11 +217,11 @@ def wait_for_interrupt(out: Console) -> None:
 
 
 def crossing_line(customer: str, planned_ms: int, found: Seen) -> str:
-    """One line for one alert: foreseen, decided, seen."""
+    """One line for one alert, of less than 80 characters: foreseen, decided, seen."""
     crossed_ms = said.crossed_at_ms(found.event)
     return (
-        f"   {clock_time(planned_ms)} foreseen · {clock_time(crossed_ms)} crossed · "
-        f"seen {(found.at_ms - crossed_ms) / 1000:.2f} s later · [bold]{user_id(customer)}[/bold]"
+        f"   [bold]{user_id(customer)}[/bold]  foreseen {clock_time(planned_ms)}  crossed {clock_time(crossed_ms)}  "
+        f"seen {(found.at_ms - crossed_ms) / 1000:+.2f} s"
     )
 
 

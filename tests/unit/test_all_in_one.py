@@ -73,9 +73,9 @@ def test_the_curl_to_paste_is_one_that_a_shell_understands() -> None:
     assert words[0] == "curl"
     assert words[words.index("-u") + 1] == "rk_s_1_2:"
     assert json.loads(words[words.index("-d") + 1])["kind"] == "complained"
-    assert ready_curl(access) in welcome(access)
-    assert "rk_w_1_2" in welcome(access)
+    assert ready_curl(access) in welcome(access, Path("data/logs"))
+    assert "rk_w_1_2" in welcome(access, Path("data/logs"))
 
 
 def test_keys_that_are_not_known_are_not_invented() -> None:
-    assert "--new-keys" in welcome(LocalAccess(workspace="main"))
+    assert "--new-keys" in welcome(LocalAccess(workspace="main"), Path("data/logs"))

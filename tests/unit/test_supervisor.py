@@ -89,6 +89,17 @@ asyncio.run(main())
 """
 
 
+async def test_what_a_child_prints_is_heard_line_by_line_to_its_last_word() -> None:
+    heard: list[tuple[str, bytes]] = []
+    code = "import sys; print('one', flush=True); print('two', file=sys.stderr, flush=True); print('x' * (2 << 20))"
+    supervisor = Supervisor([a_child(code)], SystemClock(), print, lambda name, line: heard.append((name, line)))
+    supervisor.start()
+    await until(lambda: supervisor.restarts["sleeper"] > 0)
+    await asyncio.wait_for(supervisor.stop(), 5)
+    assert heard[:2] == [("sleeper", b"one\n"), ("sleeper", b"two\n")]
+    assert b"left out" in heard[2][1]
+
+
 def test_endings_in_words() -> None:
     assert ending(3) == "code 3"
     assert ending(-9) == "signal SIGKILL"
