@@ -111,10 +111,12 @@ class House:
         await self.log.append(WATERMARKS, [Outgoing(0, encode(WatermarkStated(statements, vector)))])
 
     async def time_passes(self, milliseconds: int) -> None:
-        """The clock moves, definitions are read again, and the watermark follows up to now."""
+        """The clock moves, definitions are read again, the watermark follows up to now, and that is heard."""
         self.clock.advance(milliseconds)
         await until(lambda: self.feed.age_seconds() < 1)
+        heard = await self.metric("raftar_scoring_statements_total")
         await self.watermark(self.clock.now_ms())
+        await self.until_metric("raftar_scoring_statements_total", heard + 1)
 
     async def define(self, *facts: Fact) -> None:
         """Append to `definitions` and wait until it is read."""

@@ -95,6 +95,9 @@ def test_a_condition_that_means_nothing_is_refused(text: str) -> None:
         condition_of(text)
 
 
+BAD = "rules.alerts.bad_experience"
+
+
 def changed(*path: Any, to: Any) -> dict[str, Any]:
     """The default rules with the value at `path` replaced."""
     rules = default_rules()
@@ -119,9 +122,14 @@ def changed(*path: Any, to: Any) -> dict[str, Any]:
         (changed("alerts", "silence", "when", to=["silence < 3d"]), "rules.alerts.silence.when[0]"),
         (changed("alerts", "silence", "when", to=["orders >= 2"]), "rules.alerts.silence.when"),
         (changed("alerts", "silence", "expires", to=3), "rules.alerts.silence.expires"),
-        (changed("alerts", "bad_experience", "opens", to=[{"sort": "x"}]), "rules.alerts.bad_experience.opens"),
+        (changed("alerts", "bad_experience", "opens", to=[{"sort": "x"}]), "rules.alerts.bad_experience.opens[0]"),
+        (changed("alerts", "bad_experience", "opens", to=[{"kind": "a", "at_most": "2"}]), f"{BAD}.opens[0]"),
+        (changed("alerts", "bad_experience", "clears", to=[{"kind": 1}]), f"{BAD}.clears[0]"),
+        (changed("alerts", "bad_experience", "clears", to={}), f"{BAD}.clears"),
         (changed("purchase_trust_min", to="nobody"), "rules.purchase_trust_min"),
+        (changed("purchase_trust_min", to=["public"]), "rules.purchase_trust_min"),
         (changed("days", to="3 days"), "rules.days"),
+        (changed("days", to="0s"), "rules.days"),
     ],
 )
 def test_a_pack_that_cannot_be_right_is_refused_by_the_path_of_its_fault(rules: dict[str, Any], field: str) -> None:
