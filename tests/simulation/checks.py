@@ -80,6 +80,10 @@ class Watcher:
 
     def truth(self) -> Truth:
         """What the whole log means by now; everything in it was folded."""
+        for partition in range(self.simulation.shape.partitions):
+            for record in self.simulation.log.records(TOUCHPOINTS, partition):
+                was_folded = (partition, record.position) in self.recorded_at
+                insist(was_folded, "every record behind the checkpoint was folded by a step that committed")
         return truth_of(
             told(
                 self.simulation.log.records(TOUCHPOINTS, partition),
