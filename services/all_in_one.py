@@ -128,6 +128,7 @@ Alerts, live       {access.scoring_url}/v1/alerts/stream   (docs: {access.scorin
 
 {keys}
 
+Command line       {os.path.relpath(Path(sys.executable).with_name("raftar"))} customer user:ada   (and: --help)
 Logs               {logs}/*.log   (warnings and errors are shown here too)
 
 Paste this: a customer complains, and the alert stands there a moment later.
@@ -225,9 +226,8 @@ async def _ready(
                 if stop.is_set():
                     return False
                 if supervisor.restarts[room.name] >= RESTARTS_BEFORE_READY_MAX or clock.monotonic() > deadline:
-                    raise CannotStart(
-                        f"{room.name} does not come up; the lines above and {settings.data_dir / logbook.FOLDER} say why (its check is {url})"
-                    )
+                    logs = settings.data_dir / logbook.FOLDER
+                    raise CannotStart(f"{room.name} does not come up; the lines above and {logs} say why ({url})")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), POLL_SECONDS)
     return True

@@ -1,4 +1,4 @@
-"""What the services of one command print: all of it into bounded files, and what a person must see on the screen too."""
+"""What the services of one command print: all of it into bounded files, and on the screen what a person must see."""
 
 import re
 from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 
 from services.cli.errors import Refused
 from services.cli.house import House
@@ -25,8 +25,8 @@ def run(house: House, who: str, last: int, out: Console, as_json: bool) -> None:
     if as_json:
         print_json(out, {"customer": found, "timeline": timeline})
         return
-    parts = [_standing(found), _identifiers(found["identifiers"])]
-    parts += [_timeline(timeline)] if timeline else []
+    parts: list[Table | str] = [_standing(found), "", _identifiers(found["identifiers"], str(found["customer_id"]))]
+    parts += ["", _timeline(timeline)] if timeline else []
     out.print(Panel(Group(*parts), title=found["customer_id"], title_align="left"))
 
 
@@ -60,15 +60,20 @@ def _standing(found: dict[str, Any]) -> Table:
     return table
 
 
-def _identifiers(identifiers: list[dict[str, Any]]) -> Table:
-    table = Table("known as", "why here", box=None)
+def _identifiers(identifiers: list[dict[str, Any]], customer_id: str) -> Table:
+    names = {f"customer {customer_id}": "this customer"}
+    names |= {str(one["leaf"]): str(one["value"]) for one in identifiers if one["value"]}
+    table = Table(Column("known as", no_wrap=True), "why here", box=None)
     for one in identifiers:
-        table.add_row(escape(f"{one['kind']}:{one['value'] or '(not readable)'}"), escape(one["explanation"]))
+        explanation = str(one["explanation"])
+        for known, name in names.items():
+            explanation = explanation.replace(known, name)
+        table.add_row(escape(f"{one['kind']}:{one['value'] or '(not readable)'}"), escape(explanation))
     return table
 
 
 def _timeline(items: list[dict[str, Any]]) -> Table:
-    table = Table("when", "what", "channel", "source", box=None)
+    table = Table(Column("when", no_wrap=True), "what", "channel", "source", box=None)
     for item in items:
         what = str(item.get("name") or item["kind"])
         table.add_row(moment(item["occurred_at"]), escape(what), item["channel"], item["source"])

@@ -129,7 +129,8 @@ def watch(
 ) -> dict[str, Seen]:
     """Do nothing until every planned silence has crossed. Returns what was seen, by customer."""
     out.print(
-        f"[bold]3. Silence[/bold]: nobody does anything. {len(planned.crossings)} customers become unusually silent soon:"
+        f"[bold]3. Silence[/bold]: nobody does anything. {len(planned.crossings)} customers become "
+        "unusually silent soon:"
     )
     seen: dict[str, Seen] = {}
     last = max(planned.crossings.values())
