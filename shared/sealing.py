@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import msgspec
+from nacl.bindings import crypto_secretbox_easy
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
 from nacl.secret import SecretBox
@@ -37,7 +38,7 @@ class Sealer:
         self._to_public_key = SealedBox(PublicKey(public_key))
         self._hour: int | None = None
         self._sealed_data_key = b""
-        self._box = SecretBox(random(SecretBox.KEY_SIZE))
+        self._data_key = b""
         self._nonces = count()
 
     def seal(self, personal: PersonalFields, hour: int) -> Sealed:
@@ -49,14 +50,13 @@ class Sealer:
         if hour != self._hour:
             self._renew(hour)
         nonce = next(self._nonces).to_bytes(SecretBox.NONCE_SIZE, "big")
-        box = bytes(self._box.encrypt(_encoder.encode(personal), nonce))
+        box = nonce + crypto_secretbox_easy(_encoder.encode(personal), nonce, self._data_key)
         return Sealed(self._key_name, self._sealed_data_key, box)
 
     def _renew(self, hour: int) -> None:
-        data_key = random(SecretBox.KEY_SIZE)
-        self._box = SecretBox(data_key)
+        self._data_key = random(SecretBox.KEY_SIZE)
         self._nonces = count()
-        self._sealed_data_key = bytes(self._to_public_key.encrypt(data_key))
+        self._sealed_data_key = bytes(self._to_public_key.encrypt(self._data_key))
         self._hour = hour
 
 

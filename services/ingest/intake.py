@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -29,8 +30,7 @@ FAILED_ITEM_BYTES_MAX = 384 * 1024
 """A refused item larger than this is kept without its tail, so that it fits a record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What one request asks. `kind`: the Segment call of its path, None: the item's own · `native`: our shape."""
 
     envelope: Envelope

@@ -9,7 +9,6 @@ import binascii
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
 
@@ -38,14 +37,13 @@ class Item(msgspec.Struct, frozen=True):
     unreadable: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """What one request holds. `single`: one call, not a batch · `sent_at`: the client's word, of whatever type."""
 
     items: list[Item]
     single: bool
     sent_at: Any = None
-    context: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] = {}
     write_key: str = ""
 
 

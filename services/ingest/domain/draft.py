@@ -1,6 +1,6 @@
 """A draft: what both doors, Segment's and our own, make of an item before it is judged alike."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -8,7 +8,7 @@ from services.ingest.domain.times import When
 from shared.errors import InvalidField
 
 
-class Offered(NamedTuple):
+class Offered(msgspec.Struct, frozen=True):
     """An identifier as sent. `kind`: user, email, phone, anonymous or `provider:<name>` · `path`: where it stood ·
     `strict`: False where a wrong value is only left out (it stays a trait), True where it refuses the item."""
 

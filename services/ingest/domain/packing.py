@@ -1,6 +1,7 @@
 """Packing: what one request brought becomes few records, one a partition, in order and below the log's bound."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from services.ingest.domain.terms import Admitted, AdmittedLink, Arrival, Refused, Sender
@@ -12,6 +13,8 @@ from shared.log.port import RECORD_BYTES_MAX, Outgoing
 
 FAILED_ITEM_BYTES_MAX = RECORD_BYTES_MAX // 2
 _CUT = f"; only its first {FAILED_ITEM_BYTES_MAX} bytes are kept"
+
+_partition_of = lru_cache(16384)(partition_of)  # who was here a moment ago mostly comes again
 
 Seal = Callable[[dict[int, dict[str, Any]]], Sealed]
 
@@ -38,7 +41,7 @@ def pack(
             links.append(Outgoing(partition_of(min(command.a, command.b), partitions), encode(command)))
             admitted = result.touchpoint
         if isinstance(admitted, Admitted):
-            partition = partition_of(admitted.touchpoint.leaves[0], partitions)
+            partition = _partition_of(admitted.touchpoint.leaves[0], partitions)
             groups.setdefault((partition, admitted.import_id), []).append(admitted)
     records: list[Outgoing] = []
     for (partition, import_id), group in groups.items():
@@ -59,7 +62,7 @@ def _values(
             received_at=arrival.received_at,
             sent_at=arrival.sent_at,
             import_id=import_id,
-            touchpoints=tuple(admitted.touchpoint for admitted in group),
+            touchpoints=tuple([admitted.touchpoint for admitted in group]),
             personal=_sealed(group, seal),
         )
     )

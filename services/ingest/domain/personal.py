@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import unquote_plus
@@ -29,8 +30,12 @@ from services.ingest.domain.traces import (
 _NOTHING: frozenset[str] = frozenset()
 KNOWN_CHARACTERS_MIN = 6
 """A shorter identifier stands in other text by chance."""
+_ADDRESS_CHARACTERS_MAX = 256
 _CAMPAIGN = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "name", "utm_term": "term",
              "utm_content": "content"}  # fmt: skip
+
+Campaign = tuple[tuple[str, str], ...]
+"""Segment's words for a campaign, with what an address says for each; in the address's order."""
 
 
 class Sieve:
@@ -119,28 +124,38 @@ class Sieve:
         return self._stand_in(text) if is_number else None
 
     def _address(self, url: str, sealed: dict[str, Any], path: str) -> str | None:
-        kept = before_query(url)
-        if len(kept) < len(url):
-            sealed[path] = url
-            self._read_campaign(url[len(kept) :])
-        if self.mentions(kept) or (is_suspect(kept) and looks_personal(kept)):
+        kept, campaign = _address_parts(url) if len(url) <= _ADDRESS_CHARACTERS_MAX else _cut_address(url)
+        for word, value in campaign:
+            if not self.mentions(value):
+                self.campaign.setdefault(word, value)
+        if kept is None or self.mentions(kept):
             sealed[path] = url
             return None
+        if len(kept) < len(url):
+            sealed[path] = url
         return kept or None
-
-    def _read_campaign(self, query: str) -> None:
-        if "utm_" not in query:
-            return
-        for field in query.partition("#")[0][1:].split("&"):
-            name, _, value = field.partition("=")
-            word = _CAMPAIGN.get(name)
-            value = unquote_plus(value) if word else ""
-            if value and word and not self.mentions(value) and not (is_suspect(value) and looks_personal(value)):
-                self.campaign.setdefault(word, value)
 
     def _stand_in(self, text: str) -> str:
         """The same id gives the same stand-in within a workspace, so that copies of one order still meet."""
         return "h_" + blake2b(text.encode(), key=self._secret, digest_size=12).hexdigest()
+
+
+def _cut_address(url: str) -> tuple[str | None, Campaign]:
+    """What stays of an address (None: it looks personal itself), and the campaign its query names."""
+    kept = before_query(url)
+    campaign = _campaign_of(url[len(kept) :])
+    return None if is_suspect(kept) and looks_personal(kept) else kept, campaign
+
+
+_address_parts = lru_cache(4096)(_cut_address)  # a site has few pages that most of its views are of
+
+
+def _campaign_of(query: str) -> Campaign:
+    if "utm_" not in query:
+        return ()
+    fields = (field.partition("=") for field in query.partition("#")[0][1:].split("&"))
+    named = ((_CAMPAIGN[name], unquote_plus(value)) for name, _, value in fields if name in _CAMPAIGN)
+    return tuple((word, value) for word, value in named if value and not (is_suspect(value) and looks_personal(value)))
 
 
 def _is_sealed(says: Name, around: Around) -> bool:

@@ -34,6 +34,7 @@ EVENT_KINDS: dict[str, str] = {
 }
 """Names of Segment's ecommerce, email and mobile specs (lower case) → kind; names of kinds themselves need no entry."""
 
+_OWN_IDS = (("user", "userId"), ("anonymous", "anonymousId"))
 _CANCELLED = frozenset(("order cancelled", "order canceled"))
 _MONEY = frozenset(("amount", "amount_minor", "total", "revenue", "value"))
 _RENAMED = {
@@ -68,7 +69,7 @@ def read_segment(
     """The draft of one call. Raises InvalidField with the path for what is wrong in the call itself."""
     call = _call(call, item)
     context = {**envelope_context, **as_object(item.get("context"), "context")}
-    traits = as_object(context.pop("traits", None), "context.traits")
+    traits = as_object(context.pop("traits"), "context.traits") if "traits" in context else {}
     draft = Draft(
         kind="identified",
         channel="",
@@ -82,9 +83,10 @@ def read_segment(
     )
     _CALLS[call](draft, item, sender)
     draft.channel = _channel(draft.kind, item.get("channel"), context, sender)
-    integrations = as_object(item.get("integrations"), "integrations")
-    if integrations not in _EVERYTHING:
-        context["integrations"] = integrations
+    if "integrations" in item:
+        integrations = as_object(item["integrations"], "integrations")
+        if integrations not in _EVERYTHING:
+            context["integrations"] = integrations
     return draft
 
 
@@ -101,20 +103,22 @@ def _call(call: str | None, item: dict[str, Any]) -> str:
 
 def _when(item: dict[str, Any], arrival: Arrival) -> Any:
     """Both times present: the caller set `timestamp` on purpose (RudderStack). One: it is the device's clock."""
-    timestamp, original = pair(item, "timestamp"), pair(item, "originalTimestamp")
-    kept = timestamp if original is not None else None
-    return when(arrival, original=original or timestamp, kept=kept, sent=pair(item, "sentAt"))
+    original, sent = pair(item, "originalTimestamp"), pair(item, "sentAt")
+    timestamp = pair(item, "timestamp")
+    if original is None:
+        return when(arrival, original=timestamp, sent=sent)
+    return when(arrival, original=original, kept=timestamp, sent=sent)
 
 
 def _offered(item: dict[str, Any], traits: dict[str, Any], sender: Sender) -> list[Offered]:
     """User and anonymous id, and what a trusted sender says in `context.traits`. One wrong id of two is left out: a
     site that sends `userId: "undefined"` still has its visitor's anonymous id."""
-    offered = [
-        Offered(kind, field, item[field], strict=False)
-        for kind, field in (("user", "userId"), ("anonymous", "anonymousId"))
-        if item.get(field) is not None and item[field] != ""
-    ]
-    return offered + _verified_traits(traits, "context.traits", sender)
+    offered = []
+    for kind, field in _OWN_IDS:
+        value = item.get(field)
+        if value is not None and value != "":
+            offered.append(Offered(kind, field, value, False))
+    return offered + _verified_traits(traits, "context.traits", sender) if traits else offered
 
 
 def _verified_traits(traits: dict[str, Any], path: str, sender: Sender) -> list[Offered]:

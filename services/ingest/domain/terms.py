@@ -26,8 +26,7 @@ class Sender:
     history_allowed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """When and from where one request came. Epoch milliseconds; `sent_at` is the client's own word for when it sent
     (envelope `sentAt` or header, None without one); `remote_ip` is the client's address ("" = not known)."""
 
