@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from shared.clock import SystemClock
 from shared.codec import decode
@@ -69,34 +69,43 @@ async def records(ground: Ground, topic: str) -> list[Seen]:
     return [Seen(n, one.position, one.recorded_at, one.value) for n, mine in sorted(found.items()) for one in mine]
 
 
+def _consumer(ground: Ground) -> Consumer:
+    settings: dict[str, Any] = {"bootstrap.servers": ground.bootstrap, "group.id": "evidence", "fetch.wait.max.ms": 20}
+    return Consumer({**settings, "enable.auto.commit": False})
+
+
+def _kafka_bounds(consumer: Consumer, ground: Ground, topic: str) -> dict[int, tuple[int, int]]:
+    places = [TopicPartition(topic, partition) for partition in range(ground.partitions)]
+    return {place.partition: consumer.get_watermark_offsets(place, timeout=10) for place in places}
+
+
 def _kafka_records(ground: Ground, topic: str) -> list[Seen]:
-    consumer = Consumer({"bootstrap.servers": ground.bootstrap, "group.id": "evidence", "enable.auto.commit": False})
+    consumer = _consumer(ground)
     try:
+        bounds = _kafka_bounds(consumer, ground, topic)
+        missing = {partition: high for partition, (low, high) in bounds.items() if high > low}
+        consumer.assign([TopicPartition(topic, partition, bounds[partition][0]) for partition in missing])
         seen: list[Seen] = []
-        for partition in range(ground.partitions):
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-            seen += _kafka_partition(consumer, TopicPartition(topic, partition, low), high)
-        return seen
+        deadline = time.monotonic() + 30
+        while missing:
+            assert time.monotonic() < deadline, f"{topic} cannot be read to its ends {missing}"
+            for message in consumer.consume(500, 0.2):
+                one = _seen(message)
+                seen.append(one)
+                if one.position + 1 >= missing.get(one.partition, 0):
+                    missing.pop(one.partition, None)
+        return sorted(seen)
     finally:
         consumer.close()
 
 
-def _kafka_partition(consumer: Consumer, start: TopicPartition, end: int) -> list[Seen]:
-    seen: list[Seen] = []
-    consumer.assign([start])
-    position, deadline = start.offset, time.monotonic() + 30
-    while position < end:
-        assert time.monotonic() < deadline, f"{start.topic}/{start.partition} cannot be read to its end {end}"
-        message = consumer.poll(1.0)
-        if message is None:
-            continue
-        assert message.error() is None, message.error()
-        offset, value = message.offset(), message.value()
-        assert offset is not None
-        assert isinstance(value, bytes)
-        seen.append(Seen(start.partition, offset, message.timestamp()[1], value))
-        position = offset + 1
-    return seen
+def _seen(message: Message) -> Seen:
+    assert message.error() is None, message.error()
+    partition, offset, value = message.partition(), message.offset(), message.value()
+    assert partition is not None
+    assert offset is not None
+    assert isinstance(value, bytes)
+    return Seen(partition, offset, message.timestamp()[1], value)
 
 
 async def touchpoints(ground: Ground) -> list[Recorded]:
@@ -145,7 +154,7 @@ async def eventually(ask: Callable[[], Awaitable[Any]], seconds: float, what: st
     deadline = time.monotonic() + seconds
     while not (answer := await ask()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
     return answer
 
 
@@ -193,14 +202,8 @@ class Quiet:
 
 
 def _kafka_ends(ground: Ground, topics: tuple[str, ...]) -> dict[str, dict[int, int]]:
-    consumer = Consumer({"bootstrap.servers": ground.bootstrap, "group.id": "evidence"})
+    consumer = _consumer(ground)
     try:
-        return {
-            topic: {
-                n: consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=10)[1]
-                for n in range(ground.partitions)
-            }
-            for topic in topics
-        }
+        return {t: {n: high for n, (_, high) in _kafka_bounds(consumer, ground, t).items()} for t in topics}
     finally:
         consumer.close()

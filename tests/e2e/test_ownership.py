@@ -162,6 +162,7 @@ async def test_a_frozen_worker_that_wakes_is_refused_and_comes_back_in_order(
     woken = await answered(kafka_house, during)
     held = await shared_out(kafka_house, room)
     after = await answered(kafka_house, await complaints(kafka_house))
+    refused = await metric(second, f"raftar_{room}_loop_refused")
     print(
         f"\n{room}: answered {seconds:.1f} s into the freeze, {woken:.1f} s after the thaw; then {held}, {after:.1f} s"
     )
@@ -170,7 +171,7 @@ async def test_a_frozen_worker_that_wakes_is_refused_and_comes_back_in_order(
 
 async def test_a_refused_worker_never_strands_a_partition(kafka_house: House, room: str) -> None:
     [worker] = kafka_house.of(room)
-    before = await metric(worker, f"raftar_{room}_refused")
+    before = await metric(worker, f"raftar_{room}_loop_refused")
     database = kafka_house.database(room)
     try:
         for _ in range(3):  # a rival, again and again, who then does nothing
@@ -180,7 +181,7 @@ async def test_a_refused_worker_never_strands_a_partition(kafka_house: House, ro
             seconds = await answered(kafka_house, await complaints(kafka_house))
     finally:
         await database.close()
-    refused = await metric(worker, f"raftar_{room}_refused") - before
+    refused = await metric(worker, f"raftar_{room}_loop_refused") - before
     print(f"\n{room}: {refused:.0f} writes refused, answered {seconds:.1f} s after the last")
     assert refused >= 1
     assert await shares(kafka_house, room) == [kafka_house.ground.partitions]
