@@ -10,12 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.public import PrivateKey
 
-from services.ingest.domain.admission import Admitted, AdmittedLink, Refused, Result, Sender
+from services.ingest.domain.admission import (
+    Admitted,
+    AdmittedLink,
+    Refused,
+    Result,
+    Sender,
+    admit_native,
+    admit_segment,
+)
 from services.ingest.domain.native import EXAMPLES
 from services.ingest.domain.packing import pack, pack_failed
 from services.ingest.domain.segment import CALLS
-from services.ingest.domain.shape import check_shape
+from services.ingest.domain.shape import check_shape, packed_if_fine
 from services.ingest.domain.terms import Limits
+from services.ingest.wire import read_native, read_segment
 from shared.codec import decode
 from shared.errors import InvalidField
 from shared.ids import dedup_scope
@@ -163,6 +172,63 @@ def test_no_canary_is_readable_in_what_is_packed(sent: tuple[str | None, Any], s
         record.value for record in pack([result], sender, ARRIVAL, 16, lambda fields: SEALER.seal({}, 1))
     )
     assert not [leak for leak in LEAKS if leak in readable.lower()], result
+
+
+WHO = ("userId", "anonymousId", "user_id", "anonymous_id", "email", "phone")
+OWN = ("sara.moradi", "Sara.Moradi@Example.com", "1234567", 1234567, 1.234567e6, "a-3f8b21c0", "+989121234567")
+MENTIONS = st.sampled_from(OWN) | st.sampled_from(OWN).map(lambda own: f"for {own}, by hand")
+ANYWHERE = (
+    JSON | CANARY_VALUES | MENTIONS | st.lists(MENTIONS) | st.dictionaries(MENTIONS.map(str), MENTIONS, max_size=2)
+)
+
+
+@given(
+    st.one_of(
+        st.tuples(st.just(True), mutated(NATIVE_ITEMS, ANYWHERE)),
+        st.tuples(st.just(False), mutated(SEGMENT_ITEMS, ANYWHERE)),
+    ),
+    st.dictionaries(st.sampled_from(WHO), st.sampled_from(OWN), max_size=3),
+    SENDERS,
+)
+@settings(max_examples=800)
+def test_the_bytes_of_an_item_say_what_its_values_say(
+    sent: tuple[bool, Any], who: dict[str, Any], sender: Sender
+) -> None:
+    """The short way (`exact`) comes to the same touchpoint, the same sealed fields or the same refusal."""
+    is_native, item = sent
+    if isinstance(item, dict):
+        item |= {name: value for name, value in who.items() if is_native == ("Id" not in name)}
+    body = json.dumps([item] if is_native else {"batch": [item]}).encode()
+    received = (read_native(body) if is_native else read_segment(body, is_batch=True)).items[0]
+    if received.unreadable:
+        return
+
+    def admitted(exact: bool) -> Result:
+        value, raw = copy.deepcopy(received.value), received.raw
+        if is_native:
+            return admit_native(value, raw, sender, ARRIVAL, lambda: bytes(16), Limits(), exact)
+        return admit_segment(None, value, raw, sender, ARRIVAL, {}, lambda: bytes(16), Limits(), exact)
+
+    assert admitted(received.exact) == admitted(exact=False)
+
+
+def test_a_number_that_becomes_a_text_is_seen_as_an_identifier() -> None:
+    raw = b'{"kind":"product_viewed","user_id":"1234567","properties":{"product_id":1.234567e6}}'
+    item = read_native(raw).items[0]
+    assert item.exact
+    result = admit_native(item.value, raw, SECRET_SENDER, ARRIVAL, lambda: bytes(16), Limits(), exact=True)
+    assert isinstance(result, Admitted)
+    assert result.personal["text"] == {"product_id": "1234567"}
+    assert result.touchpoint.properties["product_id"].startswith("h_")
+
+
+@given(JSON)
+def test_what_the_bytes_call_fine_is_fine(value: Any) -> None:
+    raw = json.dumps({"a": value}).encode()
+    item = read_segment(raw, is_batch=False).items[0]
+    limits = Limits(depth=4, object_keys=6)
+    if item.exact and packed_if_fine(item.value, item.raw, limits):
+        check_shape(item.value, limits)
 
 
 def dedup_key(result: Result, sender: Sender) -> tuple[int, bytes, bytes] | None:
