@@ -164,7 +164,8 @@ async def test_a_frozen_worker_that_wakes_is_refused_and_comes_back_in_order(
     after = await answered(kafka_house, await complaints(kafka_house))
     refused = await metric(second, f"raftar_{room}_loop_refused")
     print(
-        f"\n{room}: answered {seconds:.1f} s into the freeze, {woken:.1f} s after the thaw; then {held}, {after:.1f} s"
+        f"\n{room}: answered {seconds:.1f} s into the freeze, {woken:.1f} s after the thaw, {after:.1f} s with {held}, "
+        f"{refused:.0f} writes refused"
     )
     await folded_once_in_order(kafka_house)
 
