@@ -17,7 +17,7 @@ FROZEN_SECONDS = (8.0, 10.0)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens `at` seconds after the load began. `what`: kill, freeze, broker; `room` "" for the broker."""
+    """What happens `at` seconds after the load began. `what`: kill, stop, freeze, broker; `room` "" for the broker."""
 
     at: float
     what: str
@@ -30,15 +30,16 @@ class Done:
 
     kills: Counter[str] = field(default_factory=Counter)
     freezes: Counter[str] = field(default_factory=Counter)
+    stops: list[str] = field(default_factory=list)
     broker_kills: int = 0
     ended: Counter[str] = field(default_factory=Counter)  # by themselves, as a service does that finds no broker
     diary: list[str] = field(default_factory=list)
 
 
 def planned(dice: random.Random, seconds: float, kills: int, freezes: bool, broker: bool) -> list[Fault]:
-    """`kills` of each service spread over the load, in a random order at random moments; freezes and the broker's end
-    come between them."""
-    whats = [("kill", room) for room in ROOMS for _ in range(kills)]
+    """`kills` of each service and one orderly stop spread over the load, in a random order at random moments; freezes
+    and the broker's end come between them."""
+    whats = [("kill", room) for room in ROOMS for _ in range(kills)] + [("stop", room) for room in ROOMS]
     dice.shuffle(whats)
     width = 0.9 * seconds / len(whats)
     faults = [Fault(0.05 * seconds + (n + dice.random()) * width, *what) for n, what in enumerate(whats)]
@@ -83,7 +84,7 @@ class Fate:
         service = await self._victim(fault.room)
         self.done.diary.append(f"{time.monotonic() - began:5.1f} s {fault.what} {service.name}")
         try:
-            await (self._kill(service) if fault.what == "kill" else self._freeze(service))
+            await {"kill": self._kill, "stop": self._stop, "freeze": self._freeze}[fault.what](service)
         finally:
             self._busy.discard(service.name)
 
@@ -99,6 +100,11 @@ class Fate:
         service.kill9()
         self.done.kills[service.room] += 1
         await asyncio.sleep(self._dice.uniform(0, RESTART_SECONDS_MAX))
+        service.launch()
+
+    async def _stop(self, service: Service) -> None:
+        code = await asyncio.to_thread(service.terminate)
+        self.done.stops.append(f"{service.name} with code {code}")
         service.launch()
 
     async def _freeze(self, service: Service) -> None:

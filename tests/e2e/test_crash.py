@@ -81,9 +81,10 @@ async def under_fire(house: House, broker: Broker | None, seconds: int, kills: i
     wrong, told = await _judged(house, ledger)
     supervisor.cancel()
     done = fate.done
+    wrong["orderly stops"] = [stop for stop in done.stops if not stop.endswith(("code 0", "code -15"))]
     print(
         f"kills {dict(done.kills)}, frozen {dict(done.freezes)}, broker {done.broker_kills}, "
-        f"ended by themselves {dict(done.ended)}\n"
+        f"stopped {done.stops}, ended by themselves {dict(done.ended)}\n"
         f"{len(ledger.ids)} touchpoints acknowledged, {ledger.repeats} sent again on purpose, {ledger.unknown} "
         f"requests repeated, {ledger.refused} refused\n"
         f"lost {len(wrong['in the log'])}, contradictions of folding once {len(wrong['folded once'])}, longest stall "
