@@ -83,22 +83,24 @@ class Intake:
     async def _admit(self, request: Request) -> list[Result]:
         items = request.envelope.items
         if len(items) <= ITEMS_AT_ONCE:
-            return [self._admit_one(request, item) for item in items]
+            return self._admit_some(request, items)
         results: list[Result] = []
         for start in range(0, len(items), ITEMS_AT_ONCE):
-            results += [self._admit_one(request, item) for item in items[start : start + ITEMS_AT_ONCE]]
+            results += self._admit_some(request, items[start : start + ITEMS_AT_ONCE])
             await asyncio.sleep(0)
         return results
 
-    def _admit_one(self, request: Request, item: Item) -> Result:
-        if item.unreadable:
-            return Refused("invalid_json", ROOT_PATH, item.unreadable, item.raw)
+    def _admit_some(self, request: Request, items: list[Item]) -> list[Result]:
         sender, arrival, new_id, limits = request.sender, request.arrival, self._clock.new_id, self._limits
-        if request.native:
-            return admit_native(item.value, item.raw, sender, arrival, new_id, limits, item.exact)
-        context = request.envelope.context
-        value, raw, exact = item.value, item.raw, item.exact
-        return admit_segment(request.kind, value, raw, sender, arrival, context, new_id, limits, exact)
+        kind, context, native = request.kind, request.envelope.context, request.native
+        return [
+            Refused("invalid_json", ROOT_PATH, item.unreadable, item.raw)
+            if item.unreadable
+            else admit_native(item.value, item.raw, sender, arrival, new_id, limits, item.exact)
+            if native
+            else admit_segment(kind, item.value, item.raw, sender, arrival, context, new_id, limits, item.exact)
+            for item in items
+        ]
 
     async def _keep(self, request: Request, results: list[Result]) -> None:
         """Append the accepted and the refused. No await may come between `_sort` and `enter`: an import could close.
@@ -127,6 +129,9 @@ class Intake:
         """What to append where, after a last look at the imports; refusals it adds are put into `results` too."""
         found = _Sorted([], [], set())
         for index, result in enumerate(results):
+            if type(result) is Admitted and result.deduplicable and not result.import_id:
+                found.accepted.append(result)  # nearly all of them
+                continue
             touchpoint = result.touchpoint if type(result) is AdmittedLink else result
             if type(touchpoint) is Admitted and touchpoint.import_id:
                 reason = self._imports.why_not(request.sender.workspace, touchpoint.import_id)

@@ -184,17 +184,25 @@ def _person(draft: Draft, packed: bytes, sender: Sender) -> Person:
         raise first_error or _nobody(draft, bool(unverified))
     leaves = tuple(sorted(found))
     alias = _leaf(draft.alias_of, sender) if draft.alias_of is not None else None
-    forms = {value for _, value in found.values()} if alias is None else {alias[1], *(v for _, v in found.values())}
-    known = [text for text in sent | forms if len(text) >= KNOWN_CHARACTERS_MIN]
-    alone = packed != b"" and all(_stands_alone(text, text in sent, packed) for text in known)
     identifiers = [list(found[leaf]) for leaf in leaves]
+    forms = {value for _, value in identifiers}
+    if alias is not None:
+        forms.add(alias[1])
+    known, alone = _spellings(sent, forms, packed)
     return Person(leaves, identifiers, known, alone, unverified, left_out, alias[0] if alias is not None else None)
 
 
-def _stands_alone(text: str, sent: bool, packed: bytes) -> bool:
-    """Whether an identifier stands nowhere in the item but in its own place (in none, where it was not sent like this).
-    One that could be a number is never sure of that: a number elsewhere may yet become a text."""
-    return packed.count(text.encode()) <= sent and text.strip(_OF_NUMBERS) != ""
+def _spellings(sent: set[str], forms: set[str], packed: bytes) -> tuple[list[str], bool]:
+    """(what to look for in other text, whether none of it stands in the item but in its own place).
+
+    A form that was not sent like this has no place at all. What could be a number is never sure: a number elsewhere may
+    yet become a text."""
+    known, alone = [], packed != b""
+    for text in sent if forms <= sent else sent | forms:
+        if len(text) >= KNOWN_CHARACTERS_MIN:
+            known.append(text)
+            alone = alone and packed.count(text.encode()) <= (text in sent) and text.strip(_OF_NUMBERS) != ""
+    return known, alone
 
 
 def _nobody(draft: Draft, has_unverified: bool) -> InvalidField:
