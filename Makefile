@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help run demo test check bench simulate kafka docs clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## the whole house on this machine: three services, keys, a curl to paste (Ctrl-C ends it)
 	@$(PY) -m services run
@@ -40,7 +40,10 @@ simulate: $(VENV)/.installed-dev ## many more seeded schedules than the tests ru
 	@SEEDS=$${SEEDS:-20000} $(PY) -m pytest -q -x tests/simulation/test_schedules.py
 
 kafka: $(VENV)/.installed-dev ## a one-node Kafka broker for development (needs Java 17+ and Maven)
-	@$(PY) -m tests.support.kafka_broker --data .cache/kafka/dev
+	@$(PY) -m tests.support.kafka_broker --data .cache/kafka/dev --port 9092
+
+postgres: $(VENV)/.installed-dev ## a PostgreSQL server for development (from a wheel)
+	@$(PY) -m tests.support.postgres_server
 
 docs: $(VENV)/.installed-dev ## write the generated reference pages anew
 	@$(PY) -m shared.vocabulary > docs/reference/touchpoints.md

@@ -11,6 +11,8 @@ from services.cli.house import House
 from services.cli.printing import moment, print_json
 from services.cli.rest import path_part
 
+DATE = slice(10)
+
 
 class Kind(StrEnum):
     """The two kinds of keys."""
@@ -51,7 +53,9 @@ def list_keys(house: House, out: Console, as_json: bool) -> None:
     if as_json:
         print_json(out, keys)
         return
-    table = Table(Column("key id", no_wrap=True), "kind", "source", "scopes", "label", "created", "revoked", box=None)
+    dates = (Column("created", no_wrap=True), Column("revoked", no_wrap=True))
+    names = (Column("key id", no_wrap=True), "kind", Column("source", no_wrap=True))
+    table = Table(*names, "scopes", "label", *dates, box=None)
     for key in keys:
         table.add_row(
             key["key_id"],
@@ -59,8 +63,8 @@ def list_keys(house: House, out: Console, as_json: bool) -> None:
             key["source"],
             " ".join(key["scopes"]),
             key.get("label", ""),
-            moment(key.get("created_at")),
-            moment(key.get("revoked_at")),
+            moment(key.get("created_at"))[DATE],
+            moment(key.get("revoked_at"))[DATE],
         )
     out.print(table)
 

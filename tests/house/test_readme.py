@@ -1,8 +1,11 @@
 """What the README tells people to type is what the code takes."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,15 @@ def test_every_command_shows_an_example_and_the_exit_codes_are_told(command: str
     assert shown.exit_code == 0
     assert "Example: raftar" in shown.output or command == "keys"
     assert "Exit codes" in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_the_installed_command_says_the_next_step_and_shows_no_traceback(tmp_path: Path) -> None:
+    nowhere = {name: value for name, value in os.environ.items() if not name.startswith("RAFTAR_")}
+    raftar = Path(sys.executable).with_name("raftar")
+    ended = subprocess.run([raftar, "customer", "ada"], cwd=tmp_path, env=nowhere, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "Next: start a house" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_every_command_is_in_the_readme() -> None:
