@@ -33,6 +33,8 @@ SILENCE_MS = 4_000
 LINKED = ((2, 3), (8, 12))
 """Persons who turn out to be one, by REST while everything is being killed."""
 QUIET_SECONDS = 60.0
+STOPPED_IN_ORDER = ("code 0", "code -15", "code 3")
+"""Stopped; stopped before it could listen to signals; or not started at all, since the broker was away."""
 
 _clock = SystemClock()
 
@@ -81,7 +83,7 @@ async def under_fire(house: House, broker: Broker | None, seconds: int, kills: i
     wrong, told = await _judged(house, ledger)
     supervisor.cancel()
     done = fate.done
-    wrong["orderly stops"] = [stop for stop in done.stops if not stop.endswith(("code 0", "code -15"))]
+    wrong["orderly stops"] = [stop for stop in done.stops if not stop.endswith(STOPPED_IN_ORDER)]
     print(
         f"kills {dict(done.kills)}, frozen {dict(done.freezes)}, broker {done.broker_kills}, "
         f"stopped {done.stops}, ended by themselves {dict(done.ended)}\n"
