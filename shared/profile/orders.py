@@ -120,6 +120,8 @@ def _earliest(copies: Sequence[Copy]) -> Copy:
 
 def _stands(order: Order, trust_min: int) -> bool:
     """Not fully cancelled by refunds of at least that trust."""
+    if not order.refunds:
+        return True
     refunds = [refund for refund in order.refunds.values() if refund.trust >= trust_min]
     if not all(refund.partial for refund in refunds):
         return False
@@ -136,7 +138,7 @@ def _bought(state: Orders, trust_min: int) -> list[Purchase]:
         copies = [copy for copy in order.copies if copy.trust >= trust_min]
         if not copies or not _stands(order, trust_min):
             continue
-        first = _earliest(copies)
+        first = copies[0] if len(copies) == 1 else _earliest(copies)
         amount = order.amount if order.amount is not None and order.amount.trust >= trust_min else None
         minor, currency = (amount.amount_minor, amount.currency) if amount else (0, "")
         trust = copies[-1].trust

@@ -35,6 +35,10 @@ _Parts = msgspec.defstruct(
     "Parts", [(component.name, component.state | None, None) for component in COMPONENTS], array_like=True, gc=False
 )
 
+_RawParts = msgspec.defstruct(
+    "RawParts", [(component.name, msgspec.Raw, msgspec.Raw(b"\xc0")) for component in COMPONENTS], array_like=True
+)
+
 _Step = tuple[str, Any, Fold[Any]]
 
 
@@ -48,6 +52,7 @@ _UNKNOWN: tuple[_Step, ...] = (("behaviour", BEHAVIOUR.empty, count_unknown),)
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(_Parts)
+_splitter = msgspec.msgpack.Decoder(_RawParts)
 _VERSION_BYTE = bytes((STATE_VERSION,))
 
 
@@ -101,6 +106,19 @@ def encode(profile: Profile) -> bytes:
 
 def decode(data: bytes) -> Profile:
     """The inverse of `encode`. Raises NewerVersion for a newer state, ValueError for bytes that are no state."""
+    return Profile(_decoded(_decoder, data))
+
+
+def narrowed(data: bytes, *names: str) -> bytes:
+    """The state with the parts of these components only, and none of them decoded: equal parts give equal bytes.
+
+    Raises as `decode` does.
+    """
+    parts = _decoded(_splitter, data)
+    return _VERSION_BYTE + _encoder.encode(_RawParts(**{name: getattr(parts, name) for name in names}))
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
     if not data:
         raise ValueError("a state has at least one byte")
     if data[0] > STATE_VERSION:
@@ -108,6 +126,6 @@ def decode(data: bytes) -> Profile:
             f"profile state version {data[0]} is newer than {STATE_VERSION}: deploy the newer code first"
         )
     try:
-        return Profile(_decoder.decode(memoryview(data)[1:]))
+        return decoder.decode(memoryview(data)[1:])
     except msgspec.MsgspecError as error:
         raise ValueError(f"no profile state: {error}") from error

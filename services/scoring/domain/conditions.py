@@ -4,15 +4,20 @@ Written as text: `silence >= 30d`, `orders within 365d >= 4`, `p_buy < 0.5`. Eve
 one way, so that a condition flips at most once by time; that is what makes every crossing exact.
 """
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
 
 from services.scoring.domain import mbg, rhythm
 from services.scoring.domain.crossing import NEVER_MS, first_true
 from services.scoring.domain.snapshot import Buying
 
 CONSTANT, RISING, FALLING = 0, 1, -1
+_COMPARED: dict[str, Callable[[Any, Any], bool]] = {">=": operator.ge, "<": operator.lt, "=": operator.eq}
+_UNKNOWN = -1
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
@@ -39,30 +44,40 @@ class Model:
 class Reading:
     """What conditions are asked about. `same_spell`: no purchase since the present stage was entered.
 
-    `flips` remembers what `flip_of` found; share it only between readings of the same purchases, contract and model.
+    `flips` remembers what `flip_of` found, by text of the condition; share it only between readings of the same
+    purchases, contract and model.
     """
 
     buying: Buying | None
     contract_ended_at: int | None
     model: Model
     same_spell: bool = False
-    flips: dict["Condition", int | None] = field(default_factory=dict, compare=False, repr=False)
+    flips: dict[str, int | None] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`feature` (within the last `within_ms`, where it counts) `operator` `threshold`; durations in ms."""
+    """`feature` (within the last `within_ms`, where it counts) `operator` `threshold`; durations in ms.
+
+    `course`: how time moves the feature, CONSTANT, RISING or FALLING · `value`, `compared`: what the names mean,
+    looked up once, since conditions are asked many times for each decision.
+    """
 
     text: str
     feature: str
     within_ms: int
     operator: str
     threshold: float
+    course: int = field(init=False, compare=False, repr=False)
+    value: "Valuation" = field(init=False, compare=False, repr=False)
+    compared: Callable[[Any, Any], bool] = field(init=False, compare=False, repr=False)
 
-    @property
-    def course(self) -> int:
-        """How time moves the feature: CONSTANT, RISING or FALLING."""
-        return FALLING if self.within_ms else FEATURES[self.feature].course
+    def __post_init__(self) -> None:
+        """Look up what the names mean."""
+        feature = FEATURES[self.feature]
+        object.__setattr__(self, "course", FALLING if self.within_ms else feature.course)
+        object.__setattr__(self, "value", feature.value)
+        object.__setattr__(self, "compared", _COMPARED[self.operator])
 
     @property
     def time_can_only_make_it_true(self) -> bool:
@@ -82,7 +97,7 @@ def _orders(reading: Reading, at: int, within_ms: int) -> float:
 
 def silence_ms(buying: Buying, at: int) -> int:
     """Time since the last purchase; 0 for a purchase newer than `at`."""
-    return max(0, at - buying.last_at)
+    return at - buying.last_at if at > buying.last_at else 0
 
 
 def usual_gap_ms(buying: Buying, model: Model) -> float:
@@ -113,13 +128,32 @@ def _contract_over(reading: Reading, at: int, _: int) -> float | None:
     return None if reading.contract_ended_at is None else at - reading.contract_ended_at
 
 
-def _of_buyers(value: Callable[[Buying, Model, int], float]) -> "Valuation":
-    """A feature that only someone who bought has; every condition on it is false for others."""
+# What only someone who bought has: every condition on it is false for others.
 
-    def feature(reading: Reading, at: int, _: int) -> float | None:
-        return None if reading.buying is None else value(reading.buying, reading.model, at)
 
-    return feature
+def _last_gap(reading: Reading, at: int, _: int) -> float | None:
+    return None if reading.buying is None else reading.buying.last_gap_ms
+
+
+def _silence(reading: Reading, at: int, _: int) -> float | None:
+    return None if reading.buying is None else silence_ms(reading.buying, at)
+
+
+def _tenure(reading: Reading, at: int, _: int) -> float | None:
+    return None if reading.buying is None else max(0, at - reading.buying.first_at)
+
+
+def _gaps_silent(reading: Reading, at: int, _: int) -> float | None:
+    bought = reading.buying
+    return None if bought is None else silence_ms(bought, at) / usual_gap_ms(bought, reading.model)
+
+
+def _rhythm(reading: Reading, at: int, _: int) -> float | None:
+    return None if reading.buying is None else rhythm_quantile(reading.buying, reading.model, at)
+
+
+def _p_buy(reading: Reading, at: int, _: int) -> float | None:
+    return None if reading.buying is None else buys_again(reading.buying, reading.model, at)
 
 
 Valuation = Callable[[Reading, int, int], float | None]
@@ -137,25 +171,17 @@ class Feature:
 
 FEATURES: dict[str, Feature] = {
     "orders": Feature(CONSTANT, "days with a purchase; `within D` counts those younger than D", False, _orders),
-    "last_gap": Feature(
-        CONSTANT, "the gap before the last order", True, _of_buyers(lambda b, _m, _t: b.last_gap_ms)
-    ),
+    "last_gap": Feature(CONSTANT, "the gap before the last order", True, _last_gap),
     "same_spell": Feature(
         CONSTANT, "1 when no purchase came since the stage was entered", False, lambda r, _t, _w: int(r.same_spell)
     ),
-    "silence": Feature(RISING, "time since the last purchase", True, _of_buyers(lambda b, _m, t: silence_ms(b, t))),
-    "tenure": Feature(
-        RISING, "time since the first purchase", True, _of_buyers(lambda b, _m, t: max(0, t - b.first_at))
-    ),
-    "gaps_silent": Feature(
-        RISING, "silence as a multiple of the own usual gap", False,
-        _of_buyers(lambda b, m, t: silence_ms(b, t) / usual_gap_ms(b, m)),
-    ),
-    "rhythm": Feature(RISING, "share of the own gaps that are shorter than the silence", False,
-                      _of_buyers(rhythm_quantile)),
-    "p_buy": Feature(FALLING, "probability of a purchase within the model's horizon", False, _of_buyers(buys_again)),
+    "silence": Feature(RISING, "time since the last purchase", True, _silence),
+    "tenure": Feature(RISING, "time since the first purchase", True, _tenure),
+    "gaps_silent": Feature(RISING, "silence as a multiple of the own usual gap", False, _gaps_silent),
+    "rhythm": Feature(RISING, "share of the own gaps that are shorter than the silence", False, _rhythm),
+    "p_buy": Feature(FALLING, "probability of a purchase within the model's horizon", False, _p_buy),
     "contract_over": Feature(RISING, "time since the contract ended", True, _contract_over),
-}  # fmt: skip
+}
 
 
 # --- asking -----------------------------------------------------------------------------------------------------
@@ -163,22 +189,21 @@ FEATURES: dict[str, Feature] = {
 
 def value_of(condition: Condition, reading: Reading, at: int) -> float | None:
     """The feature's value at `at` (epoch ms), on everything the reading knows; None where it is undefined."""
-    return FEATURES[condition.feature].value(reading, at, condition.within_ms)
+    return condition.value(reading, at, condition.within_ms)
 
 
 def holds(condition: Condition, reading: Reading, at: int) -> bool:
     """Whether the condition is true at `at`; an undefined feature makes it false. A value equal to a `>=` enters."""
-    value = value_of(condition, reading, at)
-    if value is None:
-        return False
-    if condition.operator == ">=":
-        return value >= condition.threshold
-    return value < condition.threshold if condition.operator == "<" else value == condition.threshold
+    value = condition.value(reading, at, condition.within_ms)
+    return value is not None and condition.compared(value, condition.threshold)
 
 
 def all_hold(conditions: tuple[Condition, ...], reading: Reading, at: int) -> bool:
     """Whether every condition is true at `at`; true when there is none."""
-    return all(holds(condition, reading, at) for condition in conditions)
+    for condition in conditions:  # noqa: SIM110 (a generator costs more than most conditions)
+        if not holds(condition, reading, at):
+            return False
+    return True
 
 
 def flip_after(condition: Condition, reading: Reading, at: int) -> int | None:
@@ -189,15 +214,19 @@ def flip_after(condition: Condition, reading: Reading, at: int) -> int | None:
 
 def flip_of(condition: Condition, reading: Reading) -> int | None:
     """The one instant at which time flips the condition, on what is known; None when it never does."""
-    if condition not in reading.flips:
+    flip = reading.flips.get(condition.text, _UNKNOWN)
+    if flip == _UNKNOWN:
         start = _start(condition, reading)
-        reading.flips[condition] = None if start is None else _flip_since(condition, reading, start)
-    return reading.flips[condition]
+        flip = reading.flips[condition.text] = None if start is None else _flip_since(condition, reading, start)
+    return flip
 
 
 def _flip_since(condition: Condition, reading: Reading, start: int) -> int | None:
+    hint = _hint(condition, reading)
+    if hint is not None and start < hint and holds(condition, reading, hint) != holds(condition, reading, hint - 1):
+        return hint  # a condition flips once, so this is it; hints are nearly always exact
     was = holds(condition, reading, start)
-    return first_true(lambda t: holds(condition, reading, t) != was, start, start + NEVER_MS, _hint(condition, reading))
+    return first_true(lambda t: holds(condition, reading, t) != was, start, start + NEVER_MS, hint)
 
 
 def _start(condition: Condition, reading: Reading) -> int | None:
@@ -210,27 +239,43 @@ def _start(condition: Condition, reading: Reading) -> int | None:
 
 
 def _hint(condition: Condition, reading: Reading) -> int | None:
-    """About where the flip lies: saves the finder evaluations and never decides anything."""
-    b, model, threshold = reading.buying, reading.model, condition.threshold
+    """Where the flip lies, in nearly all cases exactly: saves the finder evaluations and never decides anything."""
     if condition.feature == "contract_over" and reading.contract_ended_at is not None:
-        return reading.contract_ended_at + int(threshold)
-    if b is None:
+        return reading.contract_ended_at + int(condition.threshold)
+    if reading.buying is None or condition.feature not in _HINTS:
         return None
-    if condition.feature == "orders" and 1 <= threshold <= b.orders:
-        return b.order_times[-int(threshold)] + condition.within_ms
-    if condition.feature == "silence":
-        return b.last_at + int(threshold)
-    if condition.feature == "tenure":
-        return b.first_at + int(threshold)
-    if condition.feature == "gaps_silent":
-        return b.last_at + int(threshold * usual_gap_ms(b, model))
-    if condition.feature == "p_buy" and 0.0 < threshold < 1.0:
-        x, t_x, _ = times_of(b, model, b.last_at)
-        age = mbg.age_at_p_buy(model.parameters, x, t_x, model.horizon_ms / model.unit_ms, threshold)
-        return b.first_at + int(age * model.unit_ms)
-    if condition.feature == "rhythm" and 0.0 < threshold < 1.0:
-        return b.last_at + int(rhythm.quantile(model.gap_shape, threshold) * usual_gap_ms(b, model) / model.gap_shape)
-    return None
+    since = _HINTS[condition.feature](reading.buying, reading.model, condition)
+    return None if since is None else ceil(since)
+
+
+def _hint_of_orders(b: Buying, _: Model, condition: Condition) -> float | None:
+    """The n-th last order is the one whose ageing leaves fewer than n."""
+    counted = 1 <= condition.threshold <= b.orders
+    return b.order_times[-int(condition.threshold)] + condition.within_ms if counted else None
+
+
+def _hint_of_p_buy(b: Buying, model: Model, condition: Condition) -> float | None:
+    if not 0.0 < condition.threshold < 1.0:
+        return None
+    x, t_x, _ = times_of(b, model, b.last_at)
+    age = mbg.age_at_p_buy(model.parameters, x, t_x, model.horizon_ms / model.unit_ms, condition.threshold)
+    return b.first_at + age * model.unit_ms
+
+
+def _hint_of_rhythm(b: Buying, model: Model, condition: Condition) -> float | None:
+    if not 0.0 < condition.threshold < 1.0:
+        return None
+    return b.last_at + rhythm.quantile(model.gap_shape, condition.threshold) * usual_gap_ms(b, model) / model.gap_shape
+
+
+_HINTS: dict[str, Callable[[Buying, Model, Condition], float | None]] = {
+    "orders": _hint_of_orders,
+    "silence": lambda b, _, c: b.last_at + c.threshold,
+    "tenure": lambda b, _, c: b.first_at + c.threshold,
+    "gaps_silent": lambda b, model, c: b.last_at + c.threshold * usual_gap_ms(b, model),
+    "p_buy": _hint_of_p_buy,
+    "rhythm": _hint_of_rhythm,
+}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ def first_true(predicate: Callable[[int], bool], low: int, high: int, hint: int 
     either `low` or a t with `predicate(t)` true and `predicate(t - 1)` false, since only the predicate is asked.
     `hint`, a guess from any source, saves evaluations and never changes the answer.
     """
+    if hint is not None and low < hint <= high and predicate(hint) and not predicate(hint - 1):
+        return hint
     if predicate(low):
         return low
     false_at, true_at = _bracket(predicate, low, high, hint)

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from services.scoring.domain.alerts import Alert, AlertTransition, AnyTransition, Cause, StageChanged, kept
-from services.scoring.domain.conditions import Condition, Reading, buys_again
+from services.scoring.domain.conditions import Reading, buys_again
 from services.scoring.domain.definitions import Definition
+from services.scoring.domain.evidence import evidence_of
 from services.scoring.domain.lifecycle import stage_at
 from services.scoring.domain.reasons import Reasons, reasons_of
 from services.scoring.domain.snapshot import Snapshot, buying
@@ -54,15 +55,14 @@ class Outcome(NamedTuple):
 class Deciding:
     """One customer under decision: the state so far, what is known, and the transitions written."""
 
-    __slots__ = ("_bought", "_flips", "decision", "definition", "snapshot", "transitions", "unsettled_silences")
+    __slots__ = ("_bought", "decision", "definition", "evidence", "snapshot", "transitions", "unsettled_silences")
 
     def __init__(self, decision: Decision, snapshot: Snapshot, definition: Definition) -> None:
         self.decision, self.snapshot, self.definition = decision, snapshot, definition
         self.transitions: list[AnyTransition] = []
         self.unsettled_silences = 0
-        pack = definition.pack
-        self._bought = buying(snapshot, pack.purchase_trust_min, pack.day_ms)
-        self._flips: dict[Condition, int | None] = {}
+        self.evidence = evidence_of(snapshot, definition)
+        self._bought = self.evidence.bought
 
     @property
     def last_key(self) -> str:
@@ -71,8 +71,7 @@ class Deciding:
 
     def reading(self) -> Reading:
         """What conditions are asked about: all purchases known, those newer than the instant asked as just made."""
-        same_spell = bool(self.last_key) and self.last_key == self.decision.stage_spell
-        return Reading(self._bought, self.snapshot.contract_ended_at, self.definition.model, same_spell, self._flips)
+        return self.evidence.reading(self._bought is not None and self._bought.last_key == self.decision.stage_spell)
 
     def reading_of(self, until: int) -> Reading:
         """The same with the purchases up to `until` only: what was true then, had everything been known."""

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from services.scoring.domain.conditions import CONSTANT, Condition, Reading, all_hold, flip_after
-from services.scoring.domain.pack import Pack, StageRule
+from services.scoring.domain.conditions import Condition, Reading, all_hold, flip_of
+from services.scoring.domain.pack import Pack, StageRule, Way
 
 
 class Matched(NamedTuple):
@@ -22,7 +22,7 @@ def stage_at(pack: Pack, reading: Reading, at: int, stage: str) -> Matched:
     for rule in pack.stages:
         if all_hold(rule.enter, reading, at):
             return Matched(rule.stage, rule.enter, entered=True)
-        if rule.stage == stage and all_hold(rule.stay, reading, at):
+        if rule.staying and rule.stage == stage and all_hold(rule.stay, reading, at):
             return Matched(rule.stage, rule.stay, entered=False)
     raise AssertionError("the last stage of a pack takes everybody")
 
@@ -35,27 +35,25 @@ def next_stage_flip(pack: Pack, reading: Reading, after: int, stage: str) -> int
     first = after + 1
     if stage_at(pack, reading, first, stage).stage != stage:
         return first
-    flips = {flip_after(condition, reading, first) for condition in _undecided(pack, reading, first, stage)}
-    for instant in sorted(flip for flip in flips if flip is not None):
+    for instant in sorted(_flips(pack, reading, first, stage)):
         if stage_at(pack, reading, instant, stage).stage != stage:
             return instant
     return None
 
 
-def _undecided(pack: Pack, reading: Reading, at: int, stage: str) -> set[Condition]:
-    """The conditions whose flips matter: those of rules that what time cannot move does not already rule out."""
-    open_conditions: set[Condition] = set()
+def _flips(pack: Pack, reading: Reading, at: int, stage: str) -> set[int]:
+    """When, after `at`, conditions that matter flip: those of rules that what time cannot move does not rule out."""
+    flips: set[int] = set()
     for rule in pack.stages:
-        for conditions in _ways_in(rule, stage):
-            timeless = tuple(c for c in conditions if c.course == CONSTANT)
-            timed = [c for c in conditions if c.course != CONSTANT]
+        for timeless, timed in _ways_in(rule, stage):
             if not all_hold(timeless, reading, at):
                 continue
             if not timed:
-                return open_conditions
-            open_conditions.update(timed)
-    return open_conditions
+                return flips
+            found = (flip_of(condition, reading) for condition in timed)
+            flips.update(flip for flip in found if flip is not None and flip > at)
+    return flips
 
 
-def _ways_in(rule: StageRule, stage: str) -> tuple[tuple[Condition, ...], ...]:
-    return (rule.enter, rule.stay) if rule.stage == stage and rule.stay is not rule.enter else (rule.enter,)
+def _ways_in(rule: StageRule, stage: str) -> tuple[Way, ...]:
+    return (rule.entering, rule.staying) if rule.staying is not None and rule.stage == stage else (rule.entering,)

@@ -4,8 +4,8 @@ What it promises about a pack that compiles: exactly one stage holds at any inst
 instant, and time can raise a silence but never end it.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import msgspec
 import yaml
@@ -17,13 +17,35 @@ from shared.events import PROVIDER, PUBLIC, SECRET, FactRef
 TRUSTS = {"public": PUBLIC, "provider": PROVIDER, "secret": SECRET}
 
 
+class Way(NamedTuple):
+    """Conditions parted into those that time does not move and those that it does."""
+
+    timeless: tuple[Condition, ...]
+    timed: tuple[Condition, ...]
+
+
+def _parted(conditions: tuple[Condition, ...]) -> Way:
+    timed = tuple(condition for condition in conditions if condition.course != CONSTANT)
+    return Way(tuple(condition for condition in conditions if condition.course == CONSTANT), timed)
+
+
 @dataclass(frozen=True, slots=True)
 class StageRule:
-    """One lifecycle stage: `enter` decides for others, `stay` for a customer who is in it."""
+    """One lifecycle stage: `enter` decides for others, `stay` for a customer who is in it.
+
+    `entering`, `staying`: the same as ways in, parted once; `staying` None where it is the same as `entering`.
+    """
 
     stage: str
     enter: tuple[Condition, ...]
     stay: tuple[Condition, ...]
+    entering: Way = field(init=False, compare=False, repr=False)
+    staying: Way | None = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Part what time moves from what it does not."""
+        object.__setattr__(self, "entering", _parted(self.enter))
+        object.__setattr__(self, "staying", None if self.stay is self.enter else _parted(self.stay))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ from services.scoring.domain.alerts import (
     known,
     open_alerts,
 )
-from services.scoring.domain.conditions import Reading, all_hold, flip_after
+from services.scoring.domain.conditions import Reading, all_hold, flip_after, holds
 from services.scoring.domain.crossing import NEVER_MS, first_true
 from services.scoring.domain.deciding import PASSED_KEPT, Deciding, Decision
 from services.scoring.domain.definitions import Definition
+from services.scoring.domain.evidence import UNASKED
 from services.scoring.domain.reasons import clears_silence, reasons_of
 from services.scoring.domain.snapshot import Purchase, Snapshot
 
@@ -40,13 +41,20 @@ def crossing(definition: Definition, reading: Reading) -> int | None:
         return None
     last_at, hint = reading.buying.last_at, 0
     for condition in definition.pack.silence.when:
-        if all_hold((condition,), reading, last_at):
-            continue
         flip = flip_after(condition, reading, last_at)
-        if flip is None:
+        if flip is not None:
+            hint = max(hint, flip)
+        elif not holds(condition, reading, last_at):
             return None
-        hint = max(hint, flip)
     return first_true(lambda t: silent(definition, reading, t), last_at, last_at + NEVER_MS, hint)
+
+
+def present_crossing(deciding: Deciding) -> int | None:
+    """`crossing` of the present silence, found once for all that is decided on the same evidence."""
+    evidence = deciding.evidence
+    if evidence.crossed_at == UNASKED:
+        evidence.crossed_at = crossing(evidence.definition, deciding.reading())
+    return evidence.crossed_at
 
 
 def told(decision: Decision, spell: str) -> bool:
@@ -59,14 +67,14 @@ def next_silence(deciding: Deciding) -> int | None:
     """When the present silence is due: at its crossing, or at `settled` + 1 when that already lies behind."""
     if not deciding.last_key or told(deciding.decision, deciding.last_key):
         return None
-    crossed_at = crossing(deciding.definition, deciding.reading())
+    crossed_at = present_crossing(deciding)
     return None if crossed_at is None else max(crossed_at, deciding.decision.settled + 1)
 
 
 def raise_silence(deciding: Deciding, at: int, cause: Cause) -> None:
     """Raise the alert of the present silence at `at`, under the id it had if it was retracted before."""
     reading, definition = deciding.reading(), deciding.definition
-    bought, crossed_at = reading.buying, crossing(definition, reading)
+    bought, crossed_at = reading.buying, present_crossing(deciding)
     if bought is None or crossed_at is None:
         raise AssertionError("only a silence that was crossed is raised")
     silence_id = alert_id(deciding.snapshot.workspace, SILENCE, bought.last_key, OPENING_KIND)
@@ -169,7 +177,7 @@ def _review_closed(deciding: Deciding, alert: Alert, at: int, cause: Cause) -> N
 
 def _amend(deciding: Deciding, alert: Alert, at: int, cause: Cause) -> None:
     reading = deciding.reading()
-    crossed_at = crossing(deciding.definition, reading)
+    crossed_at = present_crossing(deciding)
     amended = msgspec.structs.replace(
         alert,
         spell=deciding.last_key,

@@ -1,15 +1,18 @@
 """What decisions know of a customer: purchases with their times, and the contract. The one reader of the profile."""
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from shared.profile import Profile, purchases, subscriptions
+from shared.ids import DAY_MS
+from shared.profile import Profile, decode, narrowed, purchases, subscriptions
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_ORDINAL = _EPOCH.toordinal()
+SNAPSHOTS_REMEMBERED = 4_096
+"""About 25 MB with ten orders each."""
 
 
 class Purchase(NamedTuple):
@@ -27,12 +30,13 @@ class Snapshot:
     """A customer as decisions see them. `purchases` are sorted by (at, key).
 
     `contract_ended_at`: when the last contract ends or ended (epoch ms, may lie ahead); None without a contract, or
-    with one whose end nobody said.
+    with one whose end nobody said · `memory`: what was derived from it so far (`evidence.py`); says nothing of its own.
     """
 
     workspace: str
     purchases: tuple[Purchase, ...] = ()
     contract_ended_at: int | None = None
+    memory: list[Any] = field(default_factory=list, compare=False, repr=False)
 
 
 def snapshot_of(workspace: str, profile: Profile, zone: tzinfo, trust_min: int = 0) -> Snapshot:
@@ -43,6 +47,19 @@ def snapshot_of(workspace: str, profile: Profile, zone: tzinfo, trust_min: int =
     """
     bought = tuple(Purchase(p.at, p.key, p.leaf, p.trust, local_day(p.at, zone)) for p in purchases(profile, trust_min))
     return Snapshot(workspace, bought, _contract_end(profile))
+
+
+def snapshot_of_state(workspace: str, state: bytes, zone: tzinfo, trust_min: int = 0) -> Snapshot:
+    """`snapshot_of` the profile with these bytes: equal orders and subscriptions give one and the same object.
+
+    Most changes are page views: what was derived from the purchases is derived once for all of them.
+    """
+    return _remembered(workspace, narrowed(state, "orders", "subscriptions"), zone, trust_min)
+
+
+@lru_cache(maxsize=SNAPSHOTS_REMEMBERED)
+def _remembered(workspace: str, state: bytes, zone: tzinfo, trust_min: int) -> Snapshot:
+    return snapshot_of(workspace, decode(state), zone, trust_min)
 
 
 def _contract_end(profile: Profile) -> int | None:
@@ -94,4 +111,18 @@ def buying(
 
 def local_day(at_ms: int, zone: tzinfo) -> int:
     """Day number of `at_ms` on the calendar of `zone` (1970-01-01 is 0)."""
-    return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).toordinal() - _EPOCH_ORDINAL
+    utc_day = at_ms // DAY_MS
+    offset_ms = _offset_ms(utc_day, zone)
+    return (at_ms + (_offset_at(at_ms, zone) if offset_ms is None else offset_ms)) // DAY_MS
+
+
+@lru_cache(maxsize=65_536)
+def _offset_ms(utc_day: int, zone: tzinfo) -> int | None:
+    """The offset of `zone` from UTC on a whole day of UTC; None when it changes in it (never twice within a day)."""
+    first, last = (_offset_at(day * DAY_MS, zone) for day in (utc_day, utc_day + 1))
+    return first if first == last else None
+
+
+def _offset_at(at_ms: int, zone: tzinfo) -> int:
+    offset = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).utcoffset()
+    return 0 if offset is None else offset // timedelta(milliseconds=1)
