@@ -1,5 +1,6 @@
 """The commands of `raftar`: their words, options and examples. What they do stands in the modules beside this one."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,9 +80,9 @@ def demo(
     ] = None,
 ) -> None:
     """Under a minute, in a folder of its own: real purchases in, alerts out at their exact time."""
-    from services.demo.show import show
-
-    show(out, stay=sys.stdin.isatty() and out.is_terminal if leave is None else not leave)
+    stay = sys.stdin.isatty() and out.is_terminal if leave is None else not leave
+    command = [sys.executable, "-m", "services.demo", *(["--stay"] if stay else [])]
+    os.execv(sys.executable, command)  # noqa: S606  (the demo uses our parts: imported here it would be a circle)
 
 
 @app.command(
