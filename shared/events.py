@@ -166,11 +166,20 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     moves: int
 
 
+class Departure(msgspec.Struct, frozen=True, array_like=True):
+    """A leaf that left a customer: its `moves` from then on, and the customer it belongs to now (b"": erased)."""
+
+    leaf: bytes
+    moves: int
+    into: bytes
+
+
 class ProfileChanged(Fact, frozen=True, array_like=True):
     """A whole customer state. One per touchpoints record and customer, never per batch.
 
     `version` grows per customer; consumers ignore one not greater than the last seen. `leaves`: all leaves of the
-    customer when the change moved any (join, split), else (). `import_id` "" = live.
+    customer when the change moved any (join, split), else () · `departed`: leaves it lost by this change · `import_id`
+    "" = live.
     """
 
     NAME: ClassVar[str] = "profile.changed"
@@ -182,10 +191,14 @@ class ProfileChanged(Fact, frozen=True, array_like=True):
     facts: tuple[FactRef, ...] = ()
     leaves: tuple[Place, ...] = ()
     import_id: str = ""
+    departed: tuple[Departure, ...] = ()
 
 
 class CustomerAbsorbed(Fact, frozen=True, array_like=True):
-    """This customer is part of `into` from now on. Lies on the absorbed customer's own partition."""
+    """This customer is part of `into` from now on. Lies on the absorbed customer's own partition.
+
+    `departed`: its leaves that went to another customer than `into`.
+    """
 
     NAME: ClassVar[str] = "customer.absorbed"
     workspace: str
@@ -193,6 +206,7 @@ class CustomerAbsorbed(Fact, frozen=True, array_like=True):
     into: bytes
     version: int
     recorded_at: int
+    departed: tuple[Departure, ...] = ()
 
 
 class CustomerErased(Fact, frozen=True, array_like=True):

@@ -12,10 +12,10 @@ import msgspec
 
 from services.profiles.domain.identity import Assertion, assertion, holding
 from services.profiles.domain.personal import newest_rows, personal_rows
-from services.profiles.domain.rows import LeafRow, ParkedRow, PersonalRow, TouchpointKey, TouchpointRow
+from services.profiles.domain.rows import EdgeRow, LeafRow, ParkedRow, PersonalRow, TouchpointKey, TouchpointRow
 from services.profiles.domain.step import Command, Fresh, House, Streak, Wanted, World
 from services.profiles.ports import Store, Transaction
-from shared.checkpoint import Claim
+from shared.checkpoint import NEVER, Claim
 from shared.codec import Unknown, decode
 from shared.errors import Conflict, Fenced, NewerVersion, Poison
 from shared.events import (
@@ -84,7 +84,7 @@ class Tally:
     parked: int = 0
     unknown: int = 0  # facts of kinds this code does not know
     late_stamps: int = 0  # records that surfaced behind the frontier
-    spread: int = 0  # changes of customers whose leaves lie on several partitions
+    spread: int = 0  # changes recorded on another partition than the customer's own
     restarts: int = 0  # locks taken anew
 
 
@@ -283,7 +283,8 @@ class Step:
         def tell(world: World) -> None:
             world.command(fact, logged.recorded_at, self._claim.partition)
 
-        world, _ = await self._world(transaction, leaves, pairs, tell)
+        muted = {fact.leaf: logged.recorded_at} if isinstance(fact, LeafReinstated) else None
+        world, _ = await self._world(transaction, leaves, pairs, tell, muted)
         await self._write(transaction, world, frozenset())
 
     # --- locking, and what is written -----------------------------------------------------------------------
@@ -294,9 +295,10 @@ class Step:
         leaves: Mapping[bytes, str],
         pairs: Sequence[tuple[bytes, bytes]],
         tell: Callable[[World], None],
+        muted: Mapping[bytes, int] | None = None,
     ) -> tuple[World, dict[bytes, LeafRow]]:
         """Lock, tell the World, and start over with more whenever it wants more. Each start gives the locks back."""
-        wanted = _Wants(dict(leaves), {leaf for pair in pairs for leaf in pair}, set())
+        wanted = _Wants(dict(leaves), {leaf for pair in pairs for leaf in pair}, set(), muted or {})
         for _ in range(ATTEMPTS_MAX):
             try:
                 async with transaction.attempt():
@@ -316,8 +318,8 @@ class Step:
         outcome = world.outcome
         rows = world.mark_known(known)
         shown, gone = world.listing()
-        for leaf in outcome.blank_leaves:
-            await transaction.blank_leaf(leaf)
+        for leaf, recorded_at in outcome.blank_leaves:
+            await transaction.blank_leaf(leaf, recorded_at)
         await transaction.forget(outcome.unseen)
         await transaction.blank(outcome.blanked)
         await transaction.save_leaves(rows)
@@ -337,6 +339,7 @@ class _Wants:
     leaves: dict[bytes, str]  # leaf → workspace ("" where the row exists for certain)
     tied: set[bytes]  # leaves whose edges are needed
     customers: set[bytes]  # roots whose members are needed
+    muted: Mapping[bytes, int]  # leaves being reinstated: what was recorded about them until then says nothing
 
     def add(self, more: Wanted) -> None:
         for leaf in more.leaves | more.customers:
@@ -354,11 +357,16 @@ async def _load(transaction: Transaction, house: House, wanted: _Wants) -> tuple
         members = {root: frozenset(row.leaf for row in found if row.root == root) for root in wanted.customers}
     held: dict[bytes, list[Assertion]] = {leaf: [] for leaf in wanted.tied}
     if wanted.tied:
-        for said in holding(await transaction.edges(wanted.tied)).values():
+        edges = await transaction.edges(wanted.tied)
+        for said in holding(edge.said for edge in edges if _counts(edge, wanted.muted)).values():
             for leaf in said.pair:
                 if leaf in held:
                     held[leaf].append(said)
     return World(house, rows, members, {leaf: tuple(found) for leaf, found in held.items()}), rows
+
+
+def _counts(edge: EdgeRow, muted: Mapping[bytes, int]) -> bool:
+    return all(edge.recorded_at > muted.get(leaf, NEVER) for leaf in edge.said.pair)
 
 
 def _ties(fresh: Sequence[Fresh]) -> Iterator[Assertion]:

@@ -146,7 +146,8 @@ async def _foresee(
 
 async def _held(transaction: SqlTransaction, leaves: frozenset[bytes]) -> dict[bytes, tuple[Assertion, ...]]:
     held: dict[bytes, list[Assertion]] = {leaf: [] for leaf in leaves}
-    for one in holding(await transaction.edges(leaves)).values() if leaves else ():
+    edges = await transaction.edges(leaves) if leaves else []
+    for one in holding(edge.said for edge in edges).values():
         for leaf in one.pair:
             if leaf in held:
                 held[leaf].append(one)

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from services.profiles.domain.identity import Assertion
 from services.profiles.domain.rows import (
     EdgeRow,
     LeafRow,
@@ -35,8 +34,8 @@ class Transaction(Protocol):
     async def blank(self, keys: Collection[TouchpointKey]) -> None:
         """Keep the proof, drop the body (touchpoints of an erased leaf)."""
 
-    async def blank_leaf(self, leaf: bytes) -> None:
-        """Blank every body of a leaf, drop its personal values and its edges."""
+    async def blank_leaf(self, leaf: bytes, recorded_at: int) -> None:
+        """Blank every body of a leaf, drop its personal values and the edges recorded up to `recorded_at`."""
 
     def attempt(self) -> AbstractAsyncContextManager[None]:
         """A savepoint: an exception inside gives back locks and rows taken in it, and goes on."""
@@ -53,8 +52,10 @@ class Transaction(Protocol):
     async def members(self, roots: Collection[bytes]) -> list[LeafRow]:
         """All leaves of these (locked) roots' customers."""
 
-    async def edges(self, leaves: Collection[bytes]) -> list[Assertion]:
-        """Every assertion about a pair that touches one of `leaves`."""
+    async def edges(self, leaves: Collection[bytes]) -> list[EdgeRow]:
+        """Every assertion about a pair that touches one of `leaves`, as far as it was recorded after the last erasure
+        or reinstatement of both (`LeafRow.erased_at`).
+        """
 
     async def save_leaves(self, rows: Sequence[LeafRow]) -> None:
         """Write rows back (they exist: `lock` made them)."""

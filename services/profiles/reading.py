@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.profiles.cursors import CustomerCursor, TimelineCursor
 from services.profiles.domain.decided import NO_RISK
 from services.profiles.domain.identity import Assertion, Place
+from services.profiles.store import SELECT_EDGE
 from shared.database import fetch
 
 EDGES_MAX = 20_000
@@ -214,11 +215,10 @@ AND leaf IN ({values.each(leaves)}) AND field IN ({values.each(names)})"""
 
 
 async def edges(connection: AsyncConnection, workspace: str, leaves: Sequence[bytes]) -> list[Assertion]:
-    """Assertions about pairs that touch one of these leaves, EDGES_MAX from each side at most."""
+    """Assertions that count about pairs that touch one of these leaves, EDGES_MAX from each side at most."""
     found = []
     for side in ("a", "b"):
-        statement = f"""SELECT a, b, tie, alias, operator, occurred_at, id FROM edge
-WHERE {side} = ANY($1) AND workspace = $2 LIMIT {EDGES_MAX}"""
+        statement = f"""{SELECT_EDGE} WHERE e.{side} = ANY($1) AND e.workspace = $2 LIMIT {EDGES_MAX}"""
         found += await fetch(connection, statement, list(leaves), workspace)
     return [Assertion(row[0], row[1], bool(row[2]), bool(row[3]), bool(row[4]), row[5], row[6]) for row in found]
 

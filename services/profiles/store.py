@@ -47,6 +47,11 @@ WHERE (excluded.at, excluded.id) > (personal.at, personal.id)"""
 
 _LISTED = "ON CONFLICT (customer) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in _LISTING[2:])
 
+SELECT_EDGE = """SELECT e.a, e.b, e.tie, e.alias, e.operator, e.occurred_at, e.id, e.workspace, e.recorded_at
+FROM edge e
+JOIN leaf one ON one.leaf = e.a AND e.recorded_at > one.erased_at
+JOIN leaf other ON other.leaf = e.b AND e.recorded_at > other.erased_at"""
+
 _SELECT_LEAF = f"SELECT {', '.join(_LEAF)} FROM leaf"
 
 
@@ -56,8 +61,9 @@ def _leaf_row(row: Any) -> LeafRow:
     return LeafRow(*values)
 
 
-def _assertion(row: Any) -> Assertion:
-    return Assertion(row[0], row[1], bool(row[2]), bool(row[3]), bool(row[4]), row[5], row[6])
+def _edge_row(row: Any) -> EdgeRow:
+    said = Assertion(row[0], row[1], bool(row[2]), bool(row[3]), bool(row[4]), row[5], row[6])
+    return EdgeRow(row[7], said, row[8])
 
 
 class SqlTransaction:
@@ -83,11 +89,12 @@ class SqlTransaction:
         for key in sorted(keys):
             await execute(self._connection, statement, *key, b"")
 
-    async def blank_leaf(self, leaf: bytes) -> None:
+    async def blank_leaf(self, leaf: bytes, recorded_at: int) -> None:
         await execute(self._connection, "UPDATE touchpoint SET body = $2 WHERE leaf = $1", leaf, b"")
         await execute(self._connection, "DELETE FROM personal WHERE leaf = $1", leaf)
-        await execute(self._connection, "DELETE FROM edge WHERE a = $1", leaf)
-        await execute(self._connection, "DELETE FROM edge WHERE b = $1", leaf)
+        for side in ("a", "b"):
+            statement = f"DELETE FROM edge WHERE {side} = $1 AND recorded_at <= $2"
+            await execute(self._connection, statement, leaf, recorded_at)
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
@@ -137,12 +144,13 @@ class SqlTransaction:
         rows = await fetch(self._connection, f"{_SELECT_LEAF} WHERE root = ANY($1)", sorted(roots))
         return [_leaf_row(row) for row in rows]
 
-    async def edges(self, leaves: Collection[bytes]) -> list[Assertion]:
-        names = "a, b, tie, alias, operator, occurred_at, id"
-        wanted = sorted(leaves)
-        of_a = await fetch(self._connection, f"SELECT {names} FROM edge WHERE a = ANY($1)", wanted)
-        of_b = await fetch(self._connection, f"SELECT {names} FROM edge WHERE b = ANY($1)", wanted)
-        return [_assertion(row) for row in [*of_a, *of_b]]
+    async def edges(self, leaves: Collection[bytes]) -> list[EdgeRow]:
+        found: dict[tuple[bytes, bytes, bytes], EdgeRow] = {}
+        for side in ("a", "b"):
+            statement = f"{SELECT_EDGE} WHERE e.{side} = ANY($1)"
+            for row in map(_edge_row, await fetch(self._connection, statement, sorted(leaves))):
+                found[row.said.a, row.said.b, row.said.id] = row
+        return list(found.values())
 
     async def save_leaves(self, rows: Sequence[LeafRow]) -> None:
         columns = [name for name in _LEAF if name not in ("leaf", "workspace")]

@@ -115,6 +115,8 @@ class ChangesProjection:
     async def _take(self, transaction: Transaction, changes: Sequence[Change], watermark: int | None) -> None:
         customers = {fact.customer: fact.workspace for fact in changes}
         customers |= {fact.into: fact.workspace for fact in changes if isinstance(fact, CustomerAbsorbed)}
+        moving = [fact for fact in changes if isinstance(fact, ProfileChanged | CustomerAbsorbed)]
+        customers |= {gone.into: fact.workspace for fact in moving for gone in fact.departed if gone.into}
         leaves = {place.leaf for fact in changes if isinstance(fact, ProfileChanged) for place in fact.leaves}
         found = await transaction.alerts_of_leaves(leaves) if leaves else []
         donors = {leaf: list(rows) for leaf, rows in groupby(sorted(found, key=_leaf_and_id), key=lambda row: row.leaf)}

@@ -284,7 +284,7 @@ def check_scoring(simulation: Simulation, truth: Truth) -> None:
         _check_alerts(simulation, name, row)
     for customer, leaf in leaves.items():
         insist(not leaf.version or customer in rows, f"{customer.hex()[:6]}: every customer is decided")
-    _check_events(simulation)
+    _check_events(simulation, truth)
     _check_complaints(simulation, truth)
 
 
@@ -328,12 +328,13 @@ def _check_alerts(simulation: Simulation, name: str, row: DecisionRow) -> None:
             is_as_listed = (told_row.state, told_row.revision) == (alert.state, alert.revision)
             insist(is_as_listed, f"{name}: its alert is listed as it is")
     if silences and simulation.shape.silence == FIXED and len(simulation.definitions.versions) == 1:
+        insist(row.state, f"{name}: an open alert is with somebody who is known")
         bought = profiles.purchases(profiles.decode(row.state))
         last_at = bought[-1].at if bought else row.decision.settled
         insist(last_at + FIXED_SILENCE_MS <= row.decision.settled, f"{name}: an open alert is true")
 
 
-def _check_events(simulation: Simulation) -> None:
+def _check_events(simulation: Simulation, truth: Truth) -> None:
     tables = simulation.scoring.tables
     newest: dict[str, dict[str, Any]] = {}
     by_id: dict[str, bytes] = {}
@@ -360,6 +361,10 @@ def _check_events(simulation: Simulation) -> None:
             row = tables["decision"][alert.customer]
             insist(any(mine.id == alert.id for mine in row.decision.alerts), "an open alert is somebody's")
             insist(row.state and not row.absorbed_into, "an open alert is with a living customer")
+            insist(
+                alert.customer == truth.places[alert.leaf].root,
+                "an open alert is with the customer of its opening leaf",
+            )
 
 
 def _check_complaints(simulation: Simulation, truth: Truth) -> None:

@@ -187,17 +187,9 @@ class Simulation:
         leaf = dice.choice(self.shape.leaves)
         self._command(leaf, ErasureRequested("main", self.clock.new_id(), leaf, self.clock.now_ms()))
 
-    def _reinstate(self, dice: Random, seat: int) -> None:
-        """An operator sees that a leaf is erased, reinstates it and is answered when that is folded."""
-        erased = sorted(row.leaf for row in self.profiles.tables["leaf"].values() if row.erased)
-        if not erased:
-            return
-        leaf = dice.choice(erased)
+    def _reinstate(self, dice: Random, _: int) -> None:
+        leaf = dice.choice(self.shape.leaves)
         self._command(leaf, LeafReinstated("main", self.clock.new_id(), leaf, self.clock.now_ms()))
-        self.profiles.fault, self.profiles.conflicts_in = None, 0
-        self.folding[seat].acquire(self._partition(leaf))
-        while self.folding[seat].fold(self._partition(leaf), 50):
-            pass
 
     def _pair(self, dice: Random) -> tuple[bytes, bytes]:
         return dice.choice(self.shape.leaves), dice.choice(self.shape.leaves)

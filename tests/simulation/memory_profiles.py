@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from services.profiles.domain.identity import Assertion
 from services.profiles.domain.rows import (
     EdgeRow,
     LeafRow,
@@ -59,14 +58,16 @@ class ProfilesTransaction:
         for key in keys:
             kept[key] = kept[key]._replace(body=b"")
 
-    async def blank_leaf(self, leaf: bytes) -> None:
+    async def blank_leaf(self, leaf: bytes, recorded_at: int) -> None:
         self._database.call()
         tables = self._database.tables
         kept = tables["touchpoint"]
         for key in [key for key, row in kept.items() if row.leaf == leaf]:
             kept[key] = kept[key]._replace(body=b"")
         tables["personal"] = {key: row for key, row in tables["personal"].items() if row.leaf != leaf}
-        tables["edge"] = {said: row for said, row in tables["edge"].items() if leaf not in said.pair}
+        tables["edge"] = {
+            said: row for said, row in tables["edge"].items() if leaf not in said.pair or row.recorded_at > recorded_at
+        }
 
     def attempt(self) -> AbstractAsyncContextManager[None]:
         return self._database.savepoint()
@@ -91,9 +92,15 @@ class ProfilesTransaction:
         self._database.call()
         return [row for row in self._database.tables["leaf"].values() if row.root in roots]
 
-    async def edges(self, leaves: Collection[bytes]) -> list[Assertion]:
+    async def edges(self, leaves: Collection[bytes]) -> list[EdgeRow]:
         self._database.call()
-        return [said for said in self._database.tables["edge"] if said.a in leaves or said.b in leaves]
+        rows = self._database.tables["leaf"]
+        return [
+            edge
+            for said, edge in self._database.tables["edge"].items()
+            if (said.a in leaves or said.b in leaves)
+            and all(edge.recorded_at > rows[leaf].erased_at for leaf in said.pair)
+        ]
 
     async def save_leaves(self, rows: Sequence[LeafRow]) -> None:
         self._database.call()

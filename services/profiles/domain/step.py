@@ -13,6 +13,7 @@ import msgspec
 from services.profiles.domain.identity import ERASED, Assertion, assertion
 from services.profiles.domain.neighbourhood import Neighbourhood, Row
 from services.profiles.domain.rows import EdgeRow, LeafRow, ListingRow, ParkedRow, TouchpointKey
+from services.profiles.domain.states import SEVERAL, States, Unloaded
 from shared import profile as profiles
 from shared.codec import encode
 from shared.errors import Poison, Stopped
@@ -20,6 +21,7 @@ from shared.events import (
     CustomerAbsorbed,
     CustomerErased,
     CustomerParked,
+    Departure,
     ErasureRequested,
     Fact,
     FactRef,
@@ -96,8 +98,8 @@ class Outcome(msgspec.Struct):
     parked: list[ParkedRow] = msgspec.field(default_factory=list)
     unseen: list[TouchpointKey] = msgspec.field(default_factory=list)  # parked: their replay must count
     blanked: list[TouchpointKey] = msgspec.field(default_factory=list)  # dropped: their leaf is erased
-    blank_leaves: list[bytes] = msgspec.field(default_factory=list)
-    spread: int = 0  # changes of customers whose leaves lie on several partitions
+    blank_leaves: list[tuple[bytes, int]] = msgspec.field(default_factory=list)  # with the erasure's recorded time
+    spread: int = 0  # changes recorded on another partition than the customer's own: their order is what was recorded
 
 
 class World:
@@ -116,12 +118,10 @@ class World:
         self._rows = dict(rows)
         self._members = dict(members)
         self._held = dict(held)
-        self._base = {leaf: row.state for leaf, row in rows.items()}  # what `_applied` was applied to
-        self._own: dict[bytes, profiles.Profile] = {}  # leaf → its state, decoded
-        self._whole: dict[bytes, profiles.Profile] = {}  # root of several leaves → their merged state
-        self._applied: dict[bytes, list[tuple[Touchpoint, str, int]]] = {}  # leaf → folded here, to undo a failure
+        self._states = States(rows)
         self._dirty: dict[bytes, None] = {}  # customers this record touched, in order
         self._moved: set[bytes] = set()  # those of them that gained or lost a leaf
+        self._departed: dict[bytes, list[Departure]] = {}  # customer → leaves it lost by this record
         self._stale: set[bytes] = set()  # leaves and roots whose state is not yet encoded into their row
 
     # --- what a record does -------------------------------------------------------------------------------
@@ -150,16 +150,17 @@ class World:
                 self._park(fact, item, at, recorded_at, error)
                 streak.failed(fact.source)
                 continue
-            self._applied.setdefault(leaf, []).append((item.touchpoint, fact.source, fact.trust))
+            self._states.keep(leaf, item.touchpoint, fact.source, fact.trust)
             streak.succeeded()
             facts.setdefault(self._rows[leaf].root, []).append(ref)
+        self._count_spread(at[1])
         self._cut(fact.workspace, recorded_at, facts, fact.import_id)
 
     def command(self, fact: Command, recorded_at: int, partition: int) -> None:
         """Carry out one command."""
         match fact:
             case IdentityLinked() | IdentityUnlinked():
-                self._relocate(fact.workspace, self._sayable([_said(fact)], recorded_at), recorded_at)
+                self._relocate(fact.workspace, [_said(fact)], recorded_at)
             case ErasureRequested():
                 self._request_erasure(fact)
             case LeafErased():
@@ -196,24 +197,37 @@ class World:
                 if before is not None and before.root == row.leaf:
                     gone.append(row.leaf)
             elif row.state or row.merged:
-                shown.append(_listed(row, self._customer_state(row)))
+                shown.append(_listed(row, self._states.customer(row)))
         return shown, gone
 
     # --- moving leaves --------------------------------------------------------------------------------------
 
-    def _sayable(self, said: Iterable[Assertion], recorded_at: int) -> list[Assertion]:
-        """Ties with an erased leaf, or recorded before its erasure, contribute nothing."""
-        return [one for one in said if all(self._speaks(leaf, recorded_at) for leaf in one.pair)]
+    def _sayable(self, workspace: str, said: Iterable[Assertion], recorded_at: int) -> list[Assertion]:
+        """What says something now. A tie with an erased leaf is kept for the day the leaf is reinstated; one that was
+        recorded before an erasure or reinstatement never says anything again.
+        """
+        sayable = []
+        for one in said:
+            rows = [self._rows[leaf] for leaf in one.pair]
+            if self._is_known(one) or any(recorded_at <= row.erased_at for row in rows):
+                continue
+            if any(row.erased for row in rows):
+                self._hold(EdgeRow(workspace, one, recorded_at))
+            else:
+                sayable.append(one)
+        return sayable
+
+    def _hold(self, edge: EdgeRow) -> None:
+        self.outcome.edges.append(edge)
+        for leaf in edge.said.pair:
+            others = tuple(known for known in self._held.get(leaf, ()) if known.pair != edge.said.pair)
+            self._held[leaf] = (*others, edge.said)
 
     def _is_known(self, one: Assertion) -> bool:
         """An automatic tie says nothing new where the pair is tied already, or where an operator has spoken."""
         if one.operator or one.alias or not one.tie:
             return False
         return any(known.pair == one.pair and (known.tie or known.operator) for known in self._held.get(one.a, ()))
-
-    def _speaks(self, leaf: bytes, recorded_at: int) -> bool:
-        row = self._rows[leaf]
-        return not row.erased and recorded_at > row.erased_at
 
     def _relocate(
         self,
@@ -224,16 +238,13 @@ class World:
         erased: Sequence[bytes] = (),
         reinstated: Sequence[bytes] = (),
     ) -> None:
-        said = [one for one in self._sayable(said, recorded_at) if not self._is_known(one)]
+        said = self._sayable(workspace, said, recorded_at)
         if not (said or erased or reinstated):
             return
         hood = Neighbourhood(said, erased=erased, reinstated=reinstated)
         self._decide(hood)
         for one in hood.held():
-            self.outcome.edges.append(EdgeRow(workspace, one, recorded_at))
-            for leaf in one.pair:
-                others = tuple(known for known in self._held[leaf] if known.pair != one.pair)
-                self._held[leaf] = (*others, one)
+            self._hold(EdgeRow(workspace, one, recorded_at))
         was = {leaf: self._rows[leaf].root for leaf in hood.moves()}
         customers = hood.customers()
         states = {root: self._state_of(root, leaves) for root, leaves in customers.items() if leaves}
@@ -243,6 +254,10 @@ class World:
             self._put(row, root=place.root, standing=place.standing, full=place.full, moves=moves)
         for root, leaves in customers.items():
             self._settle_customer(root, leaves, states.get(root))
+        for leaf, root in was.items():
+            row = self._rows[leaf]
+            into = b"" if leaf in erased else row.root
+            self._departed.setdefault(root, []).append(Departure(leaf, row.moves, into))
         for leaf, root in was.items():
             if root == leaf and not self._rows[leaf].erased:
                 self._absorb(workspace, leaf, recorded_at)
@@ -264,41 +279,35 @@ class World:
         if len(leaves) == 1:
             return None
         row, before = self._rows[root], self._members.get(root, frozenset())
-        grown = row.root == root and len(before) > 1 and before <= set(leaves)
-        state = self._whole_of(root) if grown else profiles.new()
-        for leaf in leaves:
-            if not (grown and leaf in before):
-                state = profiles.merge(state, self._own_of(leaf))
-        return state
+        try:
+            if row.root == root and len(before) > 1 and before <= set(leaves):
+                return self._states.grown(root, [leaf for leaf in leaves if leaf not in before])
+            return self._states.summed(leaves)
+        except Unloaded as unloaded:
+            raise Wanted((unloaded.leaf,)) from None
 
     def _settle_customer(self, root: bytes, leaves: Sequence[bytes], state: profiles.Profile | None) -> None:
         self._members[root] = frozenset(leaves)
-        self._whole.pop(root, None)
         self._stale.add(root)
-        if state is not None:
-            self._whole[root] = state
-            self._put(self._rows[root], merged=b"\xc0")  # told apart from one leaf alone; encoded with the row
-        else:
-            self._put(self._rows[root], merged=b"")
+        self._states.settle(root, state)
+        self._put(self._rows[root], merged=b"" if state is None else SEVERAL)
         if leaves:
             self._dirty[root] = None
             self._moved.add(root)
 
     def _absorb(self, workspace: str, leaf: bytes, recorded_at: int) -> None:
         row = self._raise_version(leaf)
-        self._send(leaf, CustomerAbsorbed(workspace, leaf, row.root, row.version, recorded_at))
+        elsewhere = tuple(gone for gone in self._departed.pop(leaf, ()) if gone.into != row.root)
+        self._send(leaf, CustomerAbsorbed(workspace, leaf, row.root, row.version, recorded_at, elsewhere))
         self._dirty.pop(leaf, None)
 
     # --- folding --------------------------------------------------------------------------------------------
 
     def _fold(self, leaf: bytes, touchpoint: Touchpoint, source: str, trust: int) -> None:
-        root = self._rows[leaf].root
-        profiles.fold(self._own_of(leaf), touchpoint, source, trust)
-        self._stale.add(leaf)
-        if self._rows[root].merged:
-            profiles.fold(self._whole_of(root), touchpoint, source, trust)
-            self._stale.add(root)
-        self._dirty[root] = None
+        root = self._rows[self._rows[leaf].root]
+        self._states.fold(leaf, root, touchpoint, source, trust)
+        self._stale |= {leaf, root.leaf}
+        self._dirty[root.leaf] = None
 
     def _park(
         self, fact: TouchpointsRecorded, item: Fresh, at: tuple[str, int, int], recorded_at: int, error: Exception
@@ -314,21 +323,14 @@ class World:
         self.outcome.unseen.append(item.key)
 
     def _undo(self, leaf: bytes) -> None:
-        """Rebuild a leaf's state, and its customer's, from what was loaded and what was applied here."""
-        base = self._base[leaf]
-        state = profiles.decode(base) if base else profiles.new()
-        for touchpoint, source, trust in self._applied.get(leaf, ()):
-            profiles.fold(state, touchpoint, source, trust)
-        self._own[leaf] = state
+        """Rebuild a leaf's state, and its customer's, from what was loaded and what counts since."""
+        self._states.undo(leaf)
         root = self._rows[leaf].root
         if self._rows[root].merged:
             members = self._members.get(root)
             if members is None or not members <= self._rows.keys():
                 raise Wanted((), (root,))
-            whole = profiles.new()
-            for member in sorted(members):
-                whole = profiles.merge(whole, self._own_of(member))
-            self._whole[root] = whole
+            self._states.remerge(root, members)
 
     # --- commands -------------------------------------------------------------------------------------------
 
@@ -345,18 +347,14 @@ class World:
     def _erase(self, fact: LeafErased, recorded_at: int) -> None:
         leaf = fact.leaf
         row = self._rows[leaf]
-        self.outcome.blank_leaves.append(leaf)
-        self._own[leaf] = profiles.new()
-        self._applied.pop(leaf, None)
-        self._base[leaf] = b""
+        self.outcome.blank_leaves.append((leaf, recorded_at))
+        self._states.erase(leaf)
         erased_at = max(row.erased_at, recorded_at)
         self._put(row, state=b"", known=False, erased_at=erased_at)
         if not row.erased:
             self._relocate(fact.workspace, (), recorded_at, erased=(leaf,))
             self._put(self._rows[leaf], erased=True, standing=ERASED, state=b"", merged=b"")
         self._stale.discard(leaf)
-        for other, held in self._held.items():
-            self._held[other] = tuple(one for one in held if leaf not in one.pair)
         self._dirty.pop(leaf, None)
         version = self._raise_version(leaf).version
         self._send(leaf, CustomerErased(fact.workspace, leaf, version, recorded_at))
@@ -381,17 +379,21 @@ class World:
         """One change for each customer this record touched."""
         for root in self._dirty:
             row = self._raise_version(root)
-            state = profiles.encode(self._customer_state(row))
+            state = profiles.encode(self._states.customer(row))
             leaves = self._places_of(root) if root in self._moved else ()
             refs = tuple(facts.get(root, ()))
             self._send(
                 root,
-                ProfileChanged(workspace, root, row.version, recorded_at, state, refs, leaves, import_id),
+                ProfileChanged(
+                    workspace, root, row.version, recorded_at, state, refs, leaves, import_id, self._departed_from(root)
+                ),
             )
-            if row.merged:
-                self.outcome.spread += 1
         self._dirty.clear()
         self._moved.clear()
+        self._departed.clear()
+
+    def _count_spread(self, partition: int) -> None:
+        self.outcome.spread += sum(partition_of(root, self._partitions) != partition for root in self._dirty)
 
     def _send(self, customer: bytes, fact: Fact) -> None:
         value = encode(fact)
@@ -403,6 +405,9 @@ class World:
             value = encode(parked)
         partition = partition_of(customer, self._partitions)
         self.outcome.parcels.append(Parcel(PROFILE_CHANGES, partition, customer, value))
+
+    def _departed_from(self, root: bytes) -> tuple[Departure, ...]:
+        return tuple(sorted(self._departed.get(root, ()), key=lambda gone: gone.leaf))
 
     def _places_of(self, root: bytes) -> tuple[Place, ...]:
         return tuple(Place(leaf, self._rows[leaf].moves) for leaf in sorted(self._members[root]))
@@ -417,26 +422,9 @@ class World:
         row = self._rows[leaf]
         return self._put(row, version=row.version + 1)
 
-    def _own_of(self, leaf: bytes) -> profiles.Profile:
-        if leaf not in self._own:
-            if leaf not in self._rows:
-                raise Wanted((leaf,))
-            state = self._rows[leaf].state
-            self._own[leaf] = profiles.decode(state) if state else profiles.new()
-        return self._own[leaf]
-
-    def _whole_of(self, root: bytes) -> profiles.Profile:
-        if root not in self._whole:
-            self._whole[root] = profiles.decode(self._rows[root].merged)
-        return self._whole[root]
-
-    def _customer_state(self, row: LeafRow) -> profiles.Profile:
-        return self._whole_of(row.leaf) if row.merged else self._own_of(row.leaf)
-
     def _encode(self, leaf: bytes) -> None:
         row = self._rows[leaf]
-        state = profiles.encode(self._own[leaf]) if leaf in self._own and not row.erased else row.state
-        merged = profiles.encode(self._whole[leaf]) if leaf in self._whole else row.merged
+        state, merged = self._states.encoded(row)
         self._put(row, state=state, merged=merged)
 
 

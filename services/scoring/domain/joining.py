@@ -85,13 +85,30 @@ def _latest(*spells: str) -> tuple[str, ...]:
 
 def on_erased(decision: Decision, recorded_at: int, snapshot: Snapshot, definition: Definition) -> Outcome:
     """Forget a customer: open alerts are retracted without reasons, and only the sequence and `settled` remain."""
+    deciding = _retracted(decision, decision.alerts, recorded_at, snapshot, definition)
+    deciding.decision = surrender(deciding.decision)
+    return deciding.outcome()
+
+
+def on_leaf_erased(
+    decision: Decision, leaf: bytes, recorded_at: int, snapshot: Snapshot, definition: Definition
+) -> Outcome:
+    """Forget what opened with an erased leaf of a customer that lives on; open alerts are retracted without reasons."""
+    opened = tuple(alert for alert in decision.alerts if alert.leaf == leaf)
+    deciding = _retracted(decision, opened, recorded_at, snapshot, definition)
+    deciding.change(alerts=tuple(alert for alert in deciding.decision.alerts if alert.leaf != leaf))
+    return deciding.outcome()
+
+
+def _retracted(
+    decision: Decision, alerts: tuple[Alert, ...], recorded_at: int, snapshot: Snapshot, definition: Definition
+) -> Deciding:
     deciding = Deciding(decision, snapshot, definition)
     at = max(recorded_at, decision.decided_at)
-    for alert in decision.alerts:
+    for alert in alerts:
         if alert.state == OPEN:
             closed = msgspec.structs.replace(
                 alert, state=RETRACTED, closed_at=at, revision=alert.revision + 1, risk=None
             )
             deciding.write_alert(AlertRetracted, closed, at, ERASED, Reasons())
-    deciding.decision = surrender(deciding.decision)
-    return deciding.outcome()
+    return deciding

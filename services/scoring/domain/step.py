@@ -7,20 +7,24 @@ parks its customer, disarmed and visible; the others go on.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import tzinfo
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from services.scoring.domain import joining
 from services.scoring.domain.alerts import OPEN, SILENCE, Alert, AlertRaised, AlertTransition, Transition
-from services.scoring.domain.deciding import PASSED_KEPT, Decision, Outcome
+from services.scoring.domain.deciding import PASSED_KEPT, UNSETTLED, Decision, Outcome
 from services.scoring.domain.decision import due, on_change
 from services.scoring.domain.definitions import Definition, in_force
 from services.scoring.domain.emitting import cloud_event, topic_of
 from services.scoring.domain.rows import AlertRow, DecisionRow
-from services.scoring.domain.snapshot import Snapshot, snapshot_of
-from services.scoring.domain.succession import advance_through, armed_definition, release_backfill
-from shared import profile as profiles
+from services.scoring.domain.snapshot import Snapshot, snapshot_of_state
+from services.scoring.domain.succession import (
+    advance_through,
+    armed_definition,
+    newer_in_force,
+    release_backfill,
+)
 from shared.errors import Retryable, Stopped
 from shared.events import CustomerAbsorbed, CustomerErased, CustomerParked, ProfileChanged
 from shared.ids import partition_of
@@ -78,6 +82,7 @@ class Book:
         self._setting = setting
         self._rows, self._before = dict(rows), dict(rows)
         self._alerts, self._alerts_before = dict(alerts), dict(alerts)
+        self._ruled: dict[str, Rules] = {}
         self._snapshots: dict[bytes, tuple[int, Snapshot]] = {}  # with the trust its purchases needed
 
     # --- what changes bring -----------------------------------------------------------------------------------
@@ -95,6 +100,7 @@ class Book:
             case ProfileChanged():
                 self._read_up(fact.customer, fact.recorded_at, watermark)
                 self._collect(fact, donors)
+                self._send_off(fact)
                 self._changed(fact, watermark)
             case CustomerAbsorbed():
                 self._absorbed(fact, watermark)
@@ -107,8 +113,22 @@ class Book:
     def _read_up(self, customer: bytes, recorded_at: int, watermark: int | None) -> None:
         """Decide what time brought before a change. Not on a parked customer's snapshot: it misses what parked them."""
         row = self._row(customer)
-        if watermark is not None and not row.parked:
-            self._note(customer, self._advanced(row, min(recorded_at, watermark)))
+        if watermark is None or row.parked:
+            return
+        until = min(recorded_at, watermark)
+        if not self._is_quiet(row, until):
+            self._note(customer, self._advanced(row, until))
+        elif until - 1 > row.decision.settled:
+            self._put(row, decision=msgspec.structs.replace(row.decision, settled=until - 1))
+
+    def _is_quiet(self, row: DecisionRow, until: int) -> bool:
+        """Whether the row itself says that advancing it to `until` only settles it: nothing is due before."""
+        decision, definitions = row.decision, self._rules(row).definitions
+        if decision.held or newer_in_force(definitions, armed_definition(decision, definitions), until):
+            return False
+        if _resting(row):
+            return not decision.stage and not decision.alerts
+        return row.due_at is None or row.due_at >= until
 
     def _changed(self, fact: ProfileChanged, watermark: int | None) -> None:
         row = self._row(fact.customer)
@@ -124,6 +144,7 @@ class Book:
     def _absorbed(self, fact: CustomerAbsorbed, watermark: int | None) -> None:
         into = self._resolved(fact.into)
         self._read_up(fact.customer, fact.recorded_at, watermark)
+        self._send_off(fact)
         gone = self._row(fact.customer).decision
         left = joining.surrender(gone)
         self._put(
@@ -156,17 +177,43 @@ class Book:
             raised_here = {row.id for row in self._alerts.values() if row is not None and row.leaf == place.leaf}
             for alert_id in sorted(raised_here.union(row.id for row in donors.get(place.leaf, ()))):
                 alert = self._alert(alert_id)
-                if alert is None or alert.moves >= place.moves:
+                if alert is None or alert.moves > place.moves:
                     continue
                 if alert.customer != fact.customer:
                     self._move(alert.customer, fact.customer, place.leaf)
                 self._alerts[alert.id] = msgspec.structs.replace(alert, customer=fact.customer, moves=place.moves)
 
-    def _move(self, giver: bytes, taker: bytes, leaf: bytes) -> None:
-        """Hand over the alerts that opened with `leaf`."""
+    def _send_off(self, fact: ProfileChanged | CustomerAbsorbed) -> None:
+        """A change that names leaves it lost sends the alerts that opened with them after them.
+
+        The other side may have been read before the alert was raised here, and asks for nothing any more.
+        """
+        for gone in fact.departed:
+            if not gone.into:
+                self._forget(fact, gone.leaf)
+                continue
+            taker = self._resolved(gone.into).customer
+            for alert in self._row(fact.customer).decision.alerts:
+                known = self._alert(alert.id) if alert.leaf == gone.leaf else None
+                if known is not None and known.customer == fact.customer != taker and known.moves < gone.moves:
+                    self._move(fact.customer, taker, gone.leaf, knows=True)
+                    self._rearm(self._row(taker))
+                    self._alerts[alert.id] = msgspec.structs.replace(known, customer=taker, moves=gone.moves)
+
+    def _forget(self, fact: ProfileChanged | CustomerAbsorbed, leaf: bytes) -> None:
+        row = self._row(fact.customer)
+        if any(alert.leaf == leaf for alert in row.decision.alerts):
+            definition = armed_definition(row.decision, self._rules(row).definitions)
+            snapshot = self._snapshot(row)
+            self._follow(
+                fact.customer, joining.on_leaf_erased(row.decision, leaf, fact.recorded_at, snapshot, definition)
+            )
+
+    def _move(self, giver: bytes, taker: bytes, leaf: bytes, *, knows: bool = False) -> None:
+        """Hand over the alerts that opened with `leaf`. `knows`: the giver is reading that the leaf is gone."""
         donor = self._row(giver)
         rest, moved = joining.give(donor.decision, {leaf})
-        if all(purchase.leaf != leaf for purchase in self._snapshot(donor).purchases):
+        if knows or all(purchase.leaf != leaf for purchase in self._snapshot(donor).purchases):
             # It has read that the leaf is gone, so its silence is its own: passing it over would lose its alert.
             rest = msgspec.structs.replace(rest, passed=donor.decision.passed)
         row = self._row(taker)
@@ -238,10 +285,16 @@ class Book:
         """Write an outcome: the decision, its transitions as facts and alert rows, and the new due time."""
         self.counts.decided += 1
         self._note(customer, outcome)
-        self._rearm(self._row(customer))
+        row = self._row(customer)
+        if outcome.next_at != UNSETTLED and row.decision is outcome.decision and not _resting(row):
+            self._put(row, due_at=outcome.next_at)
+        else:
+            self._rearm(row)
 
     def _note(self, customer: bytes, outcome: Outcome) -> None:
-        row = self._put(self._row(customer), decision=outcome.decision)
+        row = self._row(customer)
+        if outcome.decision is not row.decision:
+            row = self._put(row, decision=outcome.decision)
         self.counts.unsettled_silences += outcome.unsettled_silences
         for transition in outcome.transitions:
             if isinstance(transition, AlertTransition):
@@ -292,11 +345,33 @@ class Book:
         self._put(row, decision=msgspec.structs.replace(row.decision, alerts=alerts))
 
     def _rearm(self, row: DecisionRow) -> None:
+        if self._is_armed_right(row):
+            return
         at = None
         if not _resting(row):
             definition = armed_definition(row.decision, self._rules(row).definitions)
             at = due(row.decision, self._snapshot(row), definition)
-        self._put(row, due_at=at)
+        if at != row.due_at:
+            self._put(row, due_at=at)
+
+    def _is_armed_right(self, row: DecisionRow) -> bool:
+        """Whether the due time a row came with still holds: whatever it follows from is as it was.
+
+        `settled` may have moved on, but not past the due time: what lies ahead does not move with it.
+        """
+        before = self._before.get(row.customer)
+        if before is None or _resting(before) or _resting(row) or before.due_at != row.due_at:
+            return False
+        if row.due_at is not None and row.due_at <= row.decision.settled:
+            return False
+        return _arming(before.decision) == _arming(row.decision) and self._is_same_evidence(before, row)
+
+    def _is_same_evidence(self, before: DecisionRow, row: DecisionRow) -> bool:
+        if before.state == row.state:
+            return True
+        definition = armed_definition(row.decision, self._rules(row).definitions)
+        zone, trust_min = self._rules(row).zone, definition.pack.purchase_trust_min
+        return self._snapshot(row) is snapshot_of_state(row.workspace, before.state, zone, trust_min)
 
     def _guarded(self, customer: bytes, version: int, decide: Callable[[], None]) -> None:
         rows, alerts, parcels = dict(self._rows), dict(self._alerts), len(self.parcels)
@@ -331,7 +406,10 @@ class Book:
         return self._alerts[alert_id]
 
     def _rules(self, row: DecisionRow) -> Rules:
-        return self._setting.rules(row.workspace)
+        rules = self._ruled.get(row.workspace)
+        if rules is None:
+            rules = self._ruled[row.workspace] = self._setting.rules(row.workspace)
+        return rules
 
     def _definition_for(self, row: DecisionRow, at: int) -> Definition:
         """What a customer is armed with; for one never decided yet, or held since, the version in force at `at`."""
@@ -356,7 +434,7 @@ class Book:
         if found is None or trust != trust_min:
             found = Snapshot(row.workspace)
             if row.state:
-                found = snapshot_of(row.workspace, profiles.decode(row.state), self._rules(row).zone, trust_min)
+                found = snapshot_of_state(row.workspace, row.state, self._rules(row).zone, trust_min)
             self._snapshots[row.customer] = trust_min, found
         return found
 
@@ -369,6 +447,13 @@ def open_alerts(row: DecisionRow) -> list[Alert]:
 def _resting(row: DecisionRow) -> bool:
     """Whether time decides nothing about the row now: part of another customer, parked, or its state not known."""
     return bool(row.absorbed_into or row.parked or not row.state)
+
+
+def _arming(decision: Decision) -> tuple[Any, ...]:
+    """What a due time follows from, beside the evidence and `settled`."""
+    return (
+        decision.version, decision.stage, decision.stage_spell, decision.alerts, decision.passed, decision.held
+    )  # fmt: skip
 
 
 def _moves_of(alert: Alert, decision: Decision, known: AlertRow | None) -> int:
