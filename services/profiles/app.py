@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 
 from services.profiles.decisions import DecisionsProjection
-from services.profiles.domain.step import House
+from services.profiles.domain.terms import House
 from services.profiles.failed import FailedProjection
 from services.profiles.fold import TouchpointsProjection
 from services.profiles.linking import Linking

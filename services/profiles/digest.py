@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import migrations
-from services.profiles.domain.step import House
+from services.profiles.domain.terms import House
 from services.profiles.fold import TouchpointsProjection
 from services.profiles.store import SqlStore
 from shared.database import Database, fetch, open_database

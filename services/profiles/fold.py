@@ -13,7 +13,8 @@ import msgspec
 from services.profiles.domain.identity import Assertion, assertion, holding
 from services.profiles.domain.personal import newest_rows, personal_rows
 from services.profiles.domain.rows import EdgeRow, LeafRow, ParkedRow, PersonalRow, TouchpointKey, TouchpointRow
-from services.profiles.domain.step import Command, Fresh, House, Streak, Wanted, World
+from services.profiles.domain.step import World
+from services.profiles.domain.terms import Command, Fresh, House, Streak, Wanted
 from services.profiles.ports import Store, Transaction
 from shared.checkpoint import NEVER, Claim
 from shared.codec import Unknown, decode

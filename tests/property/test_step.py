@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.profiles.domain.rows import LeafRow
-from services.profiles.domain.step import House
+from services.profiles.domain.terms import House
 from services.profiles.fold import TouchpointsProjection
 from shared.codec import encode
 from shared.events import (

@@ -7,7 +7,7 @@ remembers when it dies. Two seats of one service share partitions; whoever was r
 from collections.abc import Coroutine
 from typing import Any
 
-from services.profiles.domain.step import House
+from services.profiles.domain.terms import House
 from services.profiles.fold import TouchpointsProjection
 from services.scoring.decide import ChangesProjection
 from services.scoring.domain.definitions import Definition

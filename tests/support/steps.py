@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from migrations import migrate
-from services.profiles.domain.step import House
+from services.profiles.domain.terms import House
 from services.profiles.fold import TouchpointsProjection
 from services.profiles.store import SqlStore
 from shared.checkpoint import Claim
