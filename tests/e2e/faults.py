@@ -32,6 +32,7 @@ class Done:
     freezes: Counter[str] = field(default_factory=Counter)
     stops: list[str] = field(default_factory=list)
     broker_kills: int = 0
+    broker_back_at: float | None = None  # monotonic seconds
     ended: Counter[str] = field(default_factory=Counter)  # by themselves, as a service does that finds no broker
     diary: list[str] = field(default_factory=list)
 
@@ -120,3 +121,16 @@ class Fate:
         self.done.broker_kills += 1
         await asyncio.sleep(1.0)
         self._broker.launch()
+        while not await _listens(self._broker.port):
+            await asyncio.sleep(0.1)
+        self.done.broker_back_at = time.monotonic()
+        self.done.diary.append(f"{self.done.broker_back_at - began:5.1f} s broker takes connections")
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -11,6 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -48,8 +49,7 @@ class Ledger:
     unknown: int = 0  # requests without an answer, or with 503: sent again
     repeats: int = 0  # items sent although they had been acknowledged
     contradictions: list[str] = field(default_factory=list)
-    stall_seconds: float = 0.0
-    _last_answer: float = field(default_factory=time.monotonic)
+    answers: list[float] = field(default_factory=list)  # monotonic seconds of every 200
 
     def acknowledge(self, item: Item, touchpoint_id: str) -> None:
         """The door took it."""
@@ -58,10 +58,14 @@ class Ledger:
             self.contradictions.append(f"{item.id}: {known}, then {touchpoint_id}")
         self.items[item.id] = item
 
-    def answered(self) -> None:
-        """Something was answered with 200: how long had nothing been?"""
-        now = time.monotonic()
-        self.stall_seconds, self._last_answer = max(self.stall_seconds, now - self._last_answer), now
+    @property
+    def stall_seconds(self) -> float:
+        """The longest time in which nothing was acknowledged."""
+        return max((later - earlier for earlier, later in pairwise(self.answers)), default=0.0)
+
+    def answered_after(self, moment: float) -> float:
+        """Seconds from `moment` (monotonic) to the next 200."""
+        return min((at - moment for at in self.answers if at >= moment), default=float("inf"))
 
     def counts(self, person: int) -> Counter[str]:
         """Distinct acknowledged touchpoints of a person by kind."""
@@ -189,7 +193,7 @@ class Poster:
                 break
             self._ledger.unknown += 1
             await asyncio.sleep(0.1)
-        self._ledger.answered()
+        self._ledger.answers.append(time.monotonic())
         self._ledger.refused += spoiled
         for item, result in zip(request, answer["results"], strict=False):
             assert result["status"] == "accepted", (item, result)

@@ -92,6 +92,10 @@ async def under_fire(house: House, broker: Broker | None, seconds: int, kills: i
         f"lost {len(wrong['in the log'])}, contradictions of folding once {len(wrong['folded once'])}, longest stall "
         f"{ledger.stall_seconds:.1f} s, quiet {quiet_seconds:.1f} s after the load\n{told}"
     )
+    if done.broker_back_at is not None:
+        print(
+            f"first answer {ledger.answered_after(done.broker_back_at):.1f} s after the broker took connections again"
+        )
     failed = verdict.shown(wrong)
     assert not failed, f"seed {seed}\n{failed}\n" + "\n".join(done.diary)
 

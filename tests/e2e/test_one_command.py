@@ -18,6 +18,8 @@ import pytest
 
 from services import local_access
 from services.local_access import LocalAccess
+from tests.house import metrics_page
+from tests.support import chromium
 
 START_SECONDS = 90.0
 ALERT_SECONDS = 20.0
@@ -95,6 +97,31 @@ def test_the_command_line_finds_the_house_and_its_customer(house: Running) -> No
     )
     assert shown.returncode == 0, shown.stderr
     assert "complained" in shown.stdout
+
+
+def test_every_metric_is_documented(house: Running) -> None:
+    urls = {name: getattr(house.access, f"{name}_url") for name in ("ingest", "profiles", "scoring")}
+    written = metrics_page.page(metrics_page.serving(urls))
+    assert metrics_page.PAGE.read_text() == written, "beside a running house: python -m tests.house.metrics_page"
+
+
+def test_services_log_to_files_and_leave_the_screen_to_people(house: Running) -> None:
+    assert "level" not in house.printed
+    for name in ("ingest", "profiles", "scoring"):
+        assert '"listening"' in (house.folder / "logs" / f"{name}.log").read_text()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["ingest", "profiles", "scoring"])
+def test_the_api_page_opens_in_a_browser_and_needs_nothing_from_outside(
+    house: Running, name: str, tmp_path: Path
+) -> None:
+    url = getattr(house.access, f"{name}_url")
+    drawn, asked = chromium.open_page(f"{url}/docs", tmp_path)
+    assert f"Raftar {name}" in drawn
+    assert "opblock-summary" in drawn, "the operations were not drawn"
+    assert {f"{url}/docs/swagger-ui-bundle.js", f"{url}/docs/swagger-ui.css", f"{url}/openapi.json"} <= asked
+    assert [address for address in asked if not address.startswith(url)] == []
 
 
 @pytest.mark.parametrize("name", ["ingest", "profiles", "scoring"])
