@@ -17,6 +17,6 @@ __all__ = [
     "COMPONENTS", "STATE_VERSION", "BadExperience", "Behaviour", "Call", "Complaint", "Component", "Message",
     "Occurrence", "Order", "Profile", "Purchase", "Subscription", "Survey", "Tally", "Ticket", "active_days",
     "activity", "bad_experience", "calls", "complaints", "counts", "decode", "encode", "fold", "is_low", "merge",
-    "messages", "money", "narrowed", "new", "purchases", "subscription", "subscriptions", "summary", "surveys", "tickets",
-    "traits",
+    "messages", "money", "narrowed", "new", "purchases", "subscription", "subscriptions", "summary", "surveys",
+    "tickets", "traits",
 ]  # fmt: skip

@@ -40,6 +40,11 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     version: int = 0
     places: tuple[Place, ...] = ()
 
+    @property
+    def arming(self) -> tuple[Any, ...]:
+        """What a due time follows from, beside the evidence and `settled`."""
+        return self.version, self.stage, self.stage_spell, self.alerts, self.passed, self.held
+
 
 INITIAL = Decision()
 

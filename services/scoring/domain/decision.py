@@ -81,10 +81,12 @@ def on_change(
     cause = Cause("facts", tuple(fact.id for fact in facts))
     hear(deciding, facts, at, cause)
     if not deciding.decision.held:
-        count_unsettled(deciding, Deciding(deciding.decision, old, definition).reading(), new)
+        if old is not new:
+            count_unsettled(deciding, Deciding(deciding.decision, old, definition).reading(), new)
         review(deciding, old, at, cause)
         deciding.restage(deciding.decision.settled, at, cause)
-        deciding.change(version=definition.version)
+        if deciding.decision.version != definition.version:
+            deciding.change(version=definition.version)
     return deciding.outcome()
 
 
@@ -96,6 +98,16 @@ def hold(decision: Decision, import_id: str) -> Decision:
 
 
 def _next_flip(deciding: Deciding) -> int | None:
+    """The next flip by time; the one found last still holds while it lies ahead and rests on the same."""
+    decision, evidence = deciding.decision, deciding.evidence
+    arming, settled, flip = evidence.armed
+    if arming != decision.arming or decision.settled < settled or (flip is not None and flip <= decision.settled):
+        flip = _flip_found(deciding)
+        evidence.armed = decision.arming, decision.settled, flip
+    return flip
+
+
+def _flip_found(deciding: Deciding) -> int | None:
     decision = deciding.decision
     flips = [max(a.expires_at, decision.settled + 1) for a in decision.alerts if a.state == OPEN]
     if decision.stage:

@@ -29,7 +29,8 @@ def hear(deciding: Deciding, facts: tuple[FactRef, ...], at: int, cause: Cause) 
     or same id, not later than the alert's end) opens nothing either.
     """
     rule = deciding.definition.pack.bad_experience
-    for fact in sorted(facts, key=lambda f: (f.occurred_at, f.id)):
+    decisive = [fact for fact in facts if fact.kind in rule.kinds]
+    for fact in sorted(decisive, key=lambda f: (f.occurred_at, f.id)):
         if _meets(rule.clears, fact):
             _clear(deciding, fact, at, cause)
         if _meets(rule.opens, fact) and fact.occurred_at + rule.expires_ms > at:

@@ -94,6 +94,11 @@ class BadExperienceRule:
     opens: tuple[Trigger, ...]
     clears: tuple[Trigger, ...]
     expires_ms: int
+    kinds: frozenset[str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Note the kinds of facts that say anything here: most say nothing."""
+        object.__setattr__(self, "kinds", frozenset(trigger.kind for trigger in (*self.opens, *self.clears)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,8 @@ def review(deciding: Deciding, old: Snapshot | None, at: int, cause: Cause) -> N
     it back to raise it again would say twice what is true. Closed (recovered or expired): not silent then → judged a
     false alarm, once. Of several open ones the latest opening stands and the others are retracted.
     """
+    if not deciding.decision.alerts:
+        return
     for alert in deciding.decision.alerts:
         if alert.policy != SILENCE or (old is not None and not _evidence_changed(alert, old, deciding.snapshot)):
             continue
@@ -143,6 +145,8 @@ def review(deciding: Deciding, old: Snapshot | None, at: int, cause: Cause) -> N
 
 
 def _evidence_changed(alert: Alert, old: Snapshot, new: Snapshot) -> bool:
+    if old is new:
+        return False
     if alert.state == OPEN and old.purchases != new.purchases:
         return True
     return _until(old.purchases, alert.raised_at) != _until(new.purchases, alert.raised_at)

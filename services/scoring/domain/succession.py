@@ -21,8 +21,15 @@ def armed_definition(decision: Decision, definitions: Sequence[Definition]) -> D
 
     `definitions` in ascending order of version, at least one.
     """
-    armed = [definition for definition in definitions if definition.version == decision.version]
-    return armed[0] if armed else in_force(definitions, decision.settled)
+    for definition in definitions:
+        if definition.version == decision.version:
+            return definition
+    return in_force(definitions, decision.settled)
+
+
+def newer_in_force(definitions: Sequence[Definition], current: Definition, until: int) -> list[Definition]:
+    """The versions that take over from `current` before `until` (epoch ms), in their order."""
+    return [newer for newer in definitions if newer.version > current.version and newer.effective_at < until]
 
 
 def advance_through(
@@ -39,12 +46,11 @@ def advance_through(
     """
     current = armed_definition(decision, definitions)
     outcome = Outcome(decision)
-    for newer in definitions:
-        if newer.version > current.version and newer.effective_at < until:
-            outcome = _then(outcome, advance(outcome.decision, snapshot, newer.effective_at, current))
-            snapshot = snapshot_under(newer) if snapshot_under is not None else snapshot
-            outcome = _then(outcome, redefine(outcome.decision, snapshot, newer))
-            current = newer
+    for newer in newer_in_force(definitions, current, until):
+        outcome = _then(outcome, advance(outcome.decision, snapshot, newer.effective_at, current))
+        snapshot = snapshot_under(newer) if snapshot_under is not None else snapshot
+        outcome = _then(outcome, redefine(outcome.decision, snapshot, newer))
+        current = newer
     return _then(outcome, advance(outcome.decision, snapshot, until, current))
 
 
