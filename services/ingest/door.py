@@ -96,6 +96,7 @@ class EventDoor:
         self._clock, self._inflight, self._counts = clock, inflight, counts
         self._body_bytes_max = settings.ingest_body_bytes_max
         self._inflated_bytes_max = settings.ingest_inflated_bytes_max
+        self._items_max = settings.ingest_items_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = ROUTES.get(scope["path"]) if scope["type"] == "http" else None
@@ -130,7 +131,7 @@ class EventDoor:
     async def _take(self, route: Route, scope: Scope, receive: Receive, held: "_Held") -> bytes:
         headers = {name: value for name, value in scope["headers"] if name in _WANTED}
         body = await self._body(receive, headers, held)
-        envelope = wire.read_native(body) if route.native else wire.read_segment(body, route.batch)
+        envelope = self._envelope(route, body)
         key = self._key(headers, scope["query_string"], envelope.write_key)
         arrival = self._arrival(scope, headers, envelope.sent_at, key)
         sender = self._senders.of(key)
@@ -138,6 +139,11 @@ class EventDoor:
         if route.native:
             return wire.native_answer(results, envelope.single)
         return wire.segment_answer(results)
+
+    def _envelope(self, route: Route, body: bytes) -> wire.Envelope:
+        if route.native:
+            return wire.read_native(body, self._items_max)
+        return wire.read_segment(body, route.batch, self._items_max)
 
     # --- the body ---------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from services.ingest.pressure import LogHealth
 from services.ingest.senders import Senders
 from services.ingest.wire import Envelope, Item
 from shared.clock import Clock
-from shared.errors import InvalidField, NotAccepting, RaftarError, Rejected, TooLarge
+from shared.errors import InvalidField, NotAccepting, RaftarError, Rejected
 from shared.ids import derived_id
 from shared.log.port import Log, Outgoing
 from shared.topics import FAILED_PARTITIONS, TOUCHPOINTS, TOUCHPOINTS_FAILED
@@ -70,12 +70,9 @@ class Intake:
     async def take(self, request: Request) -> Sequence[Result]:
         """One result an item; everything accepted is durable, everything refused inside a batch is kept, sealed.
 
-        Raises InvalidField for a refused single call and TooLarge for too many items, with nothing appended; Retryable
-        when the log took nothing or nobody knows.
+        Raises InvalidField for a refused single call, with nothing appended; Retryable when the log took nothing or
+        nobody knows.
         """
-        items = request.envelope.items
-        if len(items) > self._limits.items:
-            raise TooLarge(f"a request takes {self._limits.items} items (RAFTAR_INGEST_ITEMS_MAX), not {len(items)}")
         results = await self._admit(request)
         await self._keep(request, results)
         return results

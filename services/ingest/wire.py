@@ -24,6 +24,10 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 INTEGER_DIGITS_MAX = 300
 """Longer integers are read as infinity, which an item is refused for; Python itself stops at 4300 digits."""
 
+ITEMS_MAX = 500
+GZIP_MEMBERS_MAX = 64
+"""Whoever appends to a stream makes few members; each empty one would cost a copy of all that follows it."""
+
 ACCEPTED = b'{"success":true}'
 
 
@@ -62,9 +66,10 @@ _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 def inflate(body: bytes, bytes_max: int) -> bytes:
-    """`body` without its gzip layer. Raises TooLarge beyond `bytes_max`, InvalidField for a broken stream."""
+    """`body` without its gzip layer. Raises TooLarge beyond `bytes_max`, InvalidField for a broken stream or one
+    of more than GZIP_MEMBERS_MAX members."""
     inflated = bytearray()
-    while body:
+    for _ in range(GZIP_MEMBERS_MAX):
         stream = zlib.decompressobj(wbits=31)
         try:
             inflated += stream.decompress(body, bytes_max + 1 - len(inflated))
@@ -74,25 +79,31 @@ def inflate(body: bytes, bytes_max: int) -> bytes:
             raise TooLarge(f"the body is over {bytes_max} bytes once inflated (RAFTAR_INGEST_INFLATED_BYTES_MAX)")
         if not stream.eof:
             raise InvalidField("", "the gzip body ends too early", "invalid_gzip")
-        body = stream.unused_data if stream.unused_data.startswith(GZIP_MAGIC) else b""
-    return bytes(inflated)
+        if not stream.unused_data.startswith(GZIP_MAGIC):
+            return bytes(inflated)
+        body = stream.unused_data
+    raise InvalidField("", f"the gzip body has more than {GZIP_MEMBERS_MAX} members", "invalid_gzip")
 
 
-def read_segment(body: bytes, is_batch: bool) -> Envelope:
-    """The items of a Segment-shaped body (already inflated). Raises InvalidField for what is no JSON or no batch."""
-    return _batch(body) if is_batch else _call(body.strip())
+def read_segment(body: bytes, is_batch: bool, items_max: int = ITEMS_MAX) -> Envelope:
+    """The items of a Segment-shaped body (already inflated).
+
+    Raises InvalidField for what is no JSON or no batch, TooLarge for more than `items_max` items.
+    """
+    return _batch(body, items_max) if is_batch else _call(body.strip())
 
 
-def read_native(body: bytes) -> Envelope:
-    """The items of a body of `/v1/touchpoints`: one object or an array. Raises InvalidField."""
+def read_native(body: bytes, items_max: int = ITEMS_MAX) -> Envelope:
+    """The items of a body of `/v1/touchpoints`: one object or an array. Raises InvalidField; TooLarge as above."""
     body = body.strip()
     if not body.startswith(b"["):
         value, _, exact = _json(body)
         return Envelope([Item(value, body, exact)], single=True)
     try:
-        return Envelope([_item(bytes(raw)) for raw in _list_decoder.decode(body)], single=False)
+        found = _list_decoder.decode(body)
     except _UNREADABLE:
-        return Envelope(_slow_items(_json(body)[0]), single=False)
+        return Envelope(_slow_items(_json(body)[0], items_max), single=False)
+    return Envelope(_items(found, items_max), single=False)
 
 
 def write_key_of_query(query: bytes) -> str:
@@ -109,13 +120,13 @@ def _call(body: bytes) -> Envelope:
     return Envelope([Item(value, body, exact)], single=True, write_key=_text(value.pop("writeKey", "")))
 
 
-def _batch(body: bytes) -> Envelope:
+def _batch(body: bytes, items_max: int) -> Envelope:
     try:
         found = _batch_decoder.decode(body)
     except _UNREADABLE:
-        return _slow_batch(body)
+        return _slow_batch(body, items_max)
     return Envelope(
-        [_item(bytes(raw)) for raw in found.batch],
+        _items(found.batch, items_max),
         single=False,
         sent_at=found.sentAt,
         context=found.context if isinstance(found.context, dict) else {},
@@ -123,14 +134,14 @@ def _batch(body: bytes) -> Envelope:
     )
 
 
-def _slow_batch(body: bytes) -> Envelope:
+def _slow_batch(body: bytes, items_max: int) -> Envelope:
     """A batch the strict decoder refuses: a form, or one odd item (NaN, half a surrogate) that must not sink it."""
     value, _, _ = _json(body)
     if not isinstance(value, dict) or not isinstance(value.get("batch"), list):
         raise InvalidField("batch", 'the body must be {"batch": [...]}')
     context = value.get("context")
     return Envelope(
-        _slow_items(value["batch"]),
+        _slow_items(value["batch"], items_max),
         single=False,
         sent_at=value.get("sentAt"),
         context=context if isinstance(context, dict) else {},
@@ -138,7 +149,19 @@ def _slow_batch(body: bytes) -> Envelope:
     )
 
 
-def _slow_items(values: list[Any]) -> list[Item]:
+def _items(found: Sequence[msgspec.Raw], items_max: int) -> list[Item]:
+    _check_count(found, items_max)
+    return [_item(bytes(raw)) for raw in found]
+
+
+def _check_count(found: Sequence[object], items_max: int) -> None:
+    """Asked before any item is read: a few kilobytes of gzip can hold millions of them."""
+    if len(found) > items_max:
+        raise TooLarge(f"a request takes {items_max} items (RAFTAR_INGEST_ITEMS_MAX), not {len(found)}")
+
+
+def _slow_items(values: list[Any], items_max: int) -> list[Item]:
+    _check_count(values, items_max)
     try:
         return [Item(value, json.dumps(value).encode()) for value in values]
     except RecursionError as error:

@@ -104,6 +104,24 @@ def test_several_gzip_members_are_one_body() -> None:
         wire.inflate(body, 3)
 
 
+def test_a_body_of_countless_gzip_members_is_refused() -> None:
+    empty = gzip.compress(b"")
+    assert wire.inflate(empty * (wire.GZIP_MEMBERS_MAX - 1) + gzip.compress(b"ab"), 2) == b"ab"
+    with pytest.raises(InvalidField, match="members"):
+        wire.inflate(empty * 100_000, 2)
+
+
+@pytest.mark.parametrize("odd", [b"1", b"NaN"])
+def test_too_many_items_are_refused_before_one_is_read(odd: bytes) -> None:
+    items = b",".join([b"1"] * 3 + [odd])
+    for body in (b"[%s]" % items, b'{"batch":[%s]}' % items):
+        is_native = body.startswith(b"[")
+        read = wire.read_native if is_native else lambda body, items_max: wire.read_segment(body, True, items_max)
+        assert len(read(body, 4).items) == 4
+        with pytest.raises(TooLarge, match=r"takes 3 items \(RAFTAR_INGEST_ITEMS_MAX\), not 4"):
+            read(body, 3)
+
+
 @pytest.mark.parametrize("body", [b"\x1f\x8b", gzip.compress(b"abcdef")[:-9], gzip.compress(b"abcdef")[:4] + b"zzzz"])
 def test_a_broken_stream_is_the_callers_fault(body: bytes) -> None:
     with pytest.raises(InvalidField) as caught:
