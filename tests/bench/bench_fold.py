@@ -99,11 +99,11 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name in random.sample(list(cases), len(cases)):
             rounds[name].append(micros(*cases[name]))
-    plain_micros = statistics.median(rounds["plain dict count"])
+    plain = statistics.median(rounds["plain dict count"])
     for name, times in rounds.items():
         middle = statistics.median(times)
         print(
-            f"{name:38} {middle:8.2f} µs  [{min(times):.2f}..{max(times):.2f}]  {middle / plain_micros:6.1f} × plain count"
+            f"{name:38} {middle:8.2f} µs  [{min(times):.2f}..{max(times):.2f}]  {middle / plain:6.1f} × plain count"
         )
     print(f"state: {statistics.median(map(len, states)):.0f} bytes after {EVENTS // CUSTOMERS} touchpoints")
     print(f"state after one page view: {len(encode(fold_all(views[:1])[views[0][0]]))} bytes")
