@@ -73,9 +73,8 @@ class ChangesProjection:
             for fact in facts:
                 if isinstance(fact, ImportPassed):
                     await transaction.note_import(claim.partition, fact.import_id, fact.partition, fact.workspace)
-            if changes:
-                await self._take(transaction, changes, watermark)
-        self._hints.pop(claim.partition, None)
+            book = await self._take(transaction, changes, watermark) if changes else None
+        self._look_again(claim.partition, facts, book)
         self.heard.folded(claim.partition, moved.position)
         return moved
 
@@ -112,7 +111,7 @@ class ChangesProjection:
                 facts.append(fact)
         return facts, batch.records, batch.next_position
 
-    async def _take(self, transaction: Transaction, changes: Sequence[Change], watermark: int | None) -> None:
+    async def _take(self, transaction: Transaction, changes: Sequence[Change], watermark: int | None) -> Book:
         customers = {fact.customer: fact.workspace for fact in changes}
         customers |= {fact.into: fact.workspace for fact in changes if isinstance(fact, CustomerAbsorbed)}
         moving = [fact for fact in changes if isinstance(fact, ProfileChanged | CustomerAbsorbed)]
@@ -126,7 +125,7 @@ class ChangesProjection:
             for fact in changes:
                 book.change(fact, watermark, donors)
 
-        await self._step(transaction, customers, [row.id for row in found], tell)
+        return await self._step(transaction, customers, [row.id for row in found], tell)
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -149,6 +148,16 @@ class ChangesProjection:
         """Whether a fresh enough look at the earliest due time says there is nothing to do."""
         until, next_due = self._hints.get(partition, (0.0, None))
         return self.clock.monotonic() < until and (next_due is None or next_due >= watermark)
+
+    def _look_again(self, partition: int, facts: Sequence[Fact], book: Book | None) -> None:
+        """Keep the remembered due time right after a fold, or forget it where an import may have to be released."""
+        rows = book.rows() if book is not None else []
+        if any(isinstance(fact, ImportPassed) for fact in facts) or any(row.decision.held for row in rows):
+            self._hints.pop(partition, None)
+        for row in rows:
+            hint = self._hints.get(row.partition)
+            if hint is not None and row.due_at is not None and (hint[1] is None or row.due_at < hint[1]):
+                self._hints[row.partition] = hint[0], row.due_at
 
     async def _fire(self, claim: Claim, watermark: int) -> Claim:
         while due := await self.store.due(claim.partition, watermark, PAGE):

@@ -24,6 +24,9 @@ _DECISION = (
 _ALERT = (
     "id", "workspace", "customer", "leaf", "moves", "policy", "state", "revision", "raised_at", "risk_ppm", "body",
 )  # fmt: skip
+_UPDATED = ("version", "state", "decision", "due_at", "absorbed_into", "parked", "held", "armed_version")
+_UPDATED_BY_TIME = tuple(column for column in _UPDATED if column != "state")
+_STATE = 2  # in the values of a row
 _PASSED = ("partition", "import_id", "from_partition", "workspace")
 
 SELECT_DECISION = f"SELECT {', '.join(_DECISION[:9])} FROM decision"
@@ -34,7 +37,6 @@ _REPLACED = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" 
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode = msgspec.msgpack.Decoder(Decision).decode
-_INITIAL = _encode(Decision())
 
 
 def decision_row(row: Any) -> DecisionRow:
@@ -56,6 +58,7 @@ class SqlTransaction:
     def __init__(self, connection: AsyncConnection, partitions: int) -> None:
         self._connection, self._partitions = connection, partitions
         self._locked: set[bytes] = set()  # alerts that were there
+        self._states: dict[bytes, bytes] = {}  # as read under lock: what time decides leaves them as they are
 
     async def move(self, claim: Claim, new: Claim) -> Claim:
         return await checkpoint.hold(self._connection, claim, new)
@@ -68,17 +71,18 @@ class SqlTransaction:
 
     async def lock(self, customers: Mapping[bytes, str]) -> dict[bytes, DecisionRow]:
         wanted = sorted(customers)
-        present = {
-            row.customer
-            for row in await fetch(self._connection, "SELECT customer FROM decision WHERE customer = ANY($1)", wanted)
-        }
+        known = "SELECT customer FROM decision WHERE customer = ANY($1)"
+        present = {row[0] for row in await fetch(self._connection, known, wanted)}
         missing = [c for c in wanted if c not in present and customers[c]]
-        rows = [
-            (c, customers[c], partition_of(c, self._partitions), 0, b"", _INITIAL, None, b"", "", 0, 0) for c in missing
-        ]
-        await insert_rows(self._connection, tables.decision, _DECISION, rows, "ON CONFLICT DO NOTHING")
-        statement = f"{SELECT_DECISION} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
-        return {row[0]: decision_row(row) for row in await fetch(self._connection, statement, wanted)}
+        made = {c: DecisionRow(c, customers[c], partition_of(c, self._partitions)) for c in missing}
+        rows = [(c, row.workspace, row.partition, *_values(row)[1:]) for c, row in made.items()]
+        new = await insert_missing(self._connection, tables.decision, _DECISION, rows, ("customer",))
+        found = {c: made[c] for c in missing if (c,) in new}  # whoever inserts a row has locked it
+        if rest := [c for c in wanted if c not in found]:
+            statement = f"{SELECT_DECISION} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
+            found |= {row[0]: decision_row(row) for row in await fetch(self._connection, statement, rest)}
+        self._states |= {c: row.state for c, row in found.items()}
+        return found
 
     async def lock_alerts(self, ids: Collection[bytes]) -> dict[bytes, AlertRow | None]:
         found: dict[bytes, AlertRow | None] = dict.fromkeys(ids)
@@ -92,8 +96,11 @@ class SqlTransaction:
         return [AlertRow(*row) for row in rows]
 
     async def save_decisions(self, rows: Sequence[DecisionRow]) -> None:
-        columns = ("version", "state", "decision", "due_at", "absorbed_into", "parked", "held", "armed_version")
-        await update_rows(self._connection, tables.decision, "customer", columns, [_values(row) for row in rows])
+        changed = [_values(row) for row in rows if row.state != self._states.get(row.customer)]
+        passed = [_values(row) for row in rows if row.state == self._states.get(row.customer)]
+        await update_rows(self._connection, tables.decision, "customer", _UPDATED, changed)
+        timed = [values[:_STATE] + values[_STATE + 1 :] for values in passed]
+        await update_rows(self._connection, tables.decision, "customer", _UPDATED_BY_TIME, timed)
 
     async def save_alerts(self, rows: Sequence[AlertRow]) -> None:
         values = sorted(msgspec.structs.astuple(row) for row in rows)

@@ -7,13 +7,13 @@ parks its customer, disarmed and visible; the others go on.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import tzinfo
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from services.scoring.domain import joining
 from services.scoring.domain.alerts import OPEN, SILENCE, Alert, AlertRaised, AlertTransition, Transition
-from services.scoring.domain.deciding import PASSED_KEPT, UNSETTLED, Decision, Outcome
+from services.scoring.domain.deciding import PASSED_KEPT, Decision, Outcome
 from services.scoring.domain.decision import due, on_change
 from services.scoring.domain.definitions import Definition, in_force
 from services.scoring.domain.emitting import cloud_event, topic_of
@@ -285,11 +285,7 @@ class Book:
         """Write an outcome: the decision, its transitions as facts and alert rows, and the new due time."""
         self.counts.decided += 1
         self._note(customer, outcome)
-        row = self._row(customer)
-        if outcome.next_at != UNSETTLED and row.decision is outcome.decision and not _resting(row):
-            self._put(row, due_at=outcome.next_at)
-        else:
-            self._rearm(row)
+        self._rearm(self._row(customer))
 
     def _note(self, customer: bytes, outcome: Outcome) -> None:
         row = self._row(customer)
@@ -364,7 +360,7 @@ class Book:
             return False
         if row.due_at is not None and row.due_at <= row.decision.settled:
             return False
-        return _arming(before.decision) == _arming(row.decision) and self._is_same_evidence(before, row)
+        return before.decision.arming == row.decision.arming and self._is_same_evidence(before, row)
 
     def _is_same_evidence(self, before: DecisionRow, row: DecisionRow) -> bool:
         if before.state == row.state:
@@ -447,13 +443,6 @@ def open_alerts(row: DecisionRow) -> list[Alert]:
 def _resting(row: DecisionRow) -> bool:
     """Whether time decides nothing about the row now: part of another customer, parked, or its state not known."""
     return bool(row.absorbed_into or row.parked or not row.state)
-
-
-def _arming(decision: Decision) -> tuple[Any, ...]:
-    """What a due time follows from, beside the evidence and `settled`."""
-    return (
-        decision.version, decision.stage, decision.stage_spell, decision.alerts, decision.passed, decision.held
-    )  # fmt: skip
 
 
 def _moves_of(alert: Alert, decision: Decision, known: AlertRow | None) -> int:
