@@ -102,9 +102,7 @@ def main() -> None:
     plain = statistics.median(rounds["plain dict count"])
     for name, times in rounds.items():
         middle = statistics.median(times)
-        print(
-            f"{name:38} {middle:8.2f} µs  [{min(times):.2f}..{max(times):.2f}]  {middle / plain:6.1f} × plain count"
-        )
+        print(f"{name:38} {middle:8.2f} µs  [{min(times):.2f}..{max(times):.2f}]  {middle / plain:6.1f} × plain count")
     print(f"state: {statistics.median(map(len, states)):.0f} bytes after {EVENTS // CUSTOMERS} touchpoints")
     print(f"state after one page view: {len(encode(fold_all(views[:1])[views[0][0]]))} bytes")
 

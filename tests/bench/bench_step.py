@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from services.profiles import tables
@@ -17,6 +18,7 @@ from services.profiles.domain.rows import LeafRow
 from services.profiles.store import _LEAF, _LISTED, _LISTING, _TOUCHPOINT, SqlStore, _leaf_values
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
+from shared.codec import encode
 from shared.database import Database, fetch, insert_missing, insert_rows, update_rows
 from shared.events import Fact
 from shared.ids import derived_id
@@ -147,8 +149,6 @@ async def measured(run: Callable[[Callable[[float], None]], Awaitable[None]]) ->
 
 async def compare(name: str, url: Callable[[], str], batches: int) -> None:
     """One database: three mixes, ours and bare in turn."""
-    from shared.codec import encode
-
     for per_customer in (1, 3, 10):
         encoded = [[encode(fact) for fact in batch] for batch in history(batches, per_customer)]
         with tempfile.TemporaryDirectory() as folder:
@@ -156,9 +156,9 @@ async def compare(name: str, url: Callable[[], str], batches: int) -> None:
             ratios, figures = [], []
             for turn in range(3):
                 async with fresh_database(url(), Path(folder) / f"ours{turn}", "profiles") as database:
-                    mine = await measured(lambda note: ours(database, encoded, note))
+                    mine = await measured(partial(ours, database, encoded))
                 async with fresh_database(url(), Path(folder) / f"bare{turn}", "profiles") as database:
-                    theirs = await measured(lambda note: bare(database, recorded, note))
+                    theirs = await measured(partial(bare, database, recorded))
                 ratios.append(mine / theirs)
                 figures.append((mine, theirs))
             mine, theirs = (statistics.median(column) for column in zip(*figures, strict=True))
