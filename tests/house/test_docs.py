@@ -1,5 +1,6 @@
 """The documents say what is true: links lead somewhere, settings are all there, nothing points outside."""
 
+import json
 import os
 import re
 import subprocess
@@ -109,3 +110,25 @@ def test_every_promise_names_a_test_that_exists() -> None:
         if not (ROOT / path).exists()
         or not re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
     ] == []
+
+
+def test_every_field_and_type_of_what_scoring_says_is_documented() -> None:
+    page = (ROOT / "docs" / "reference" / "alerts.md").read_text()
+    told = [json.loads(path.read_text()) for path in (ROOT / "tests" / "golden" / "events").glob("*.json")]
+    assert told
+    written = set(re.findall(r"`(?:data\.)?(\w+)`", page))
+    assert {field for event in told for field in fields_of(event)} - written - INSIDE_LISTS == set()
+    assert {str(event["type"]).rpartition(".")[2] for event in told} <= written | {"changed"}
+
+
+INSIDE_LISTS = {"name", "amount", "condition"}
+"""Of the reasons' parts and conditions, which are described as one."""
+
+
+def fields_of(value: object) -> set[str]:
+    """Names of all fields, however deep."""
+    if isinstance(value, list):
+        return {field for one in value for field in fields_of(one)}
+    if isinstance(value, dict):
+        return set(value) | {field for one in value.values() for field in fields_of(one)}
+    return set()
