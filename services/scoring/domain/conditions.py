@@ -200,8 +200,9 @@ def holds(condition: Condition, reading: Reading, at: int) -> bool:
 
 def all_hold(conditions: tuple[Condition, ...], reading: Reading, at: int) -> bool:
     """Whether every condition is true at `at`; true when there is none."""
-    for condition in conditions:  # noqa: SIM110 (a generator costs more than most conditions)
-        if not holds(condition, reading, at):
+    for condition in conditions:  # as in `holds`: one call less for each of very many
+        value = condition.value(reading, at, condition.within_ms)
+        if value is None or not condition.compared(value, condition.threshold):
             return False
     return True
 

@@ -81,7 +81,7 @@ def on_change(
     cause = Cause("facts", tuple(fact.id for fact in facts))
     hear(deciding, facts, at, cause)
     if not deciding.decision.held:
-        if old is not new:
+        if old is not new and old.purchases:
             count_unsettled(deciding, Deciding(deciding.decision, old, definition).reading(), new)
         review(deciding, old, at, cause)
         deciding.restage(deciding.decision.settled, at, cause)

@@ -59,6 +59,8 @@ def present_crossing(deciding: Deciding) -> int | None:
 
 def told(decision: Decision, spell: str) -> bool:
     """Whether the silence after purchase `spell` raises nothing (any more): raised before, passed, or one is open."""
+    if not decision.alerts:
+        return spell in decision.passed
     alerts = [a for a in decision.alerts if a.policy == SILENCE and a.state != RETRACTED]
     return spell in decision.passed or any(a.state == OPEN or a.spell == spell for a in alerts)
 
@@ -113,11 +115,11 @@ def count_unsettled(deciding: Deciding, old: Reading, new: Snapshot) -> None:
     if bought is None or told(deciding.decision, bought.last_key):
         return
     trust_min = deciding.definition.pack.purchase_trust_min
-    ended_at = min((p.at for p in new.purchases if p.trust >= trust_min and p.at > bought.last_at), default=None)
+    ended_at = next((p.at for p in new.purchases if p.at > bought.last_at and p.trust >= trust_min), None)
     if ended_at is None:
         return
-    crossed_at = crossing(deciding.definition, old)
-    deciding.unsettled_silences += crossed_at is not None and crossed_at < ended_at
+    # A silence that holds lasts until it is ended, so it was crossed before if it held at the last instant.
+    deciding.unsettled_silences += silent(deciding.definition, old, ended_at - 1)
 
 
 # --- late evidence ------------------------------------------------------------------------------------------------

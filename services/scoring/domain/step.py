@@ -371,13 +371,13 @@ class Book:
 
     def _guarded(self, customer: bytes, version: int, decide: Callable[[], None]) -> None:
         rows, alerts, parcels = dict(self._rows), dict(self._alerts), len(self.parcels)
-        snapshots = dict(self._snapshots)
         try:
             decide()
         except (Wanted, Retryable, Stopped):  # nothing is wrong with the customer: again, or with newer code
             raise
         except Exception as error:  # whatever a rule trips over: this customer is parked, the others go on
-            self._rows, self._alerts, self._snapshots = rows, alerts, snapshots
+            self._rows, self._alerts = rows, alerts
+            self._snapshots.clear()  # they follow from the rows
             del self.parcels[parcels:]
             self.counts.parked += 1
             reason = f"{type(error).__name__}: {error}"
