@@ -6,8 +6,9 @@ time. `snapshot()` is a read in which every statement sees the same instant.
 """
 
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,30 @@ from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, SmallInteger, 
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from shared.errors import Retryable
 
 SQLITE_VARIABLES_MAX = 30_000
 TAKE_OVER_MS = 6_000
 """A worker that is silent for so long is replaced; its database session must be dead before (design §7)."""
 
+_AWAY_STATES = ("08", "40", "53", "55P03", "57", "25P03", "25P04")
+"""PostgreSQL: no connection, rolled back for another, no resources, lock not free in time, shutting down, too slow."""
+_AWAY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
 _ARRAY_TYPES = {
     LargeBinary: "bytea", BigInteger: "bigint", Integer: "integer", SmallInteger: "smallint", Text: "text",
     Boolean: "boolean",
 }  # fmt: skip
+
+
+class Away(Retryable):
+    """The database does not answer; nothing, or nobody knows what, of the transaction was committed."""
+
+    code = "database_away"
 
 
 class Database:
@@ -37,13 +51,20 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A writing transaction: commits at the end of the block, rolls back on any exception."""
-        async with self._writer.begin() as connection:
-            yield connection
+        """A writing transaction: commits at the end of the block, rolls back on any exception. Raises Away."""
+        with _away():
+            async with self._writer.begin() as connection:
+                yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """A read-only connection on which every statement sees one and the same instant."""
+        """A read-only connection on which every statement sees one and the same instant. Raises Away."""
+        with _away():
+            async with self._read() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncConnection]:
         async with self._reader.connect() as connection:
             if not self.is_sqlite:
                 await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -66,8 +87,8 @@ def _sqlite(path: Path) -> Database:
     path.parent.mkdir(parents=True, exist_ok=True)
     url = URL.create("sqlite+aiosqlite", database=str(path))
     # One writing connection per process: SQLite has one writer, and waiting in our queue beats its busy loop.
-    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=60)
-    reader = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=60)
+    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=60, hide_parameters=True)
+    reader = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=60, hide_parameters=True)
     for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
         _begin_with(engine, begin)
     return Database(writer, reader)
@@ -98,16 +119,29 @@ def _postgresql(url: str, service: str) -> Database:
         "jit": "off",
     }
     engine = create_async_engine(
-        parsed, pool_size=8, max_overflow=8, pool_pre_ping=False, connect_args={"server_settings": settings}
-    )
+        parsed, pool_size=8, max_overflow=8, hide_parameters=True, connect_args={"server_settings": settings}
+    )  # `hide_parameters`: an error's text may reach a log line, a statement's values never
     return Database(engine, engine)
 
 
-def is_connection_lost(error: Exception) -> bool:
-    """Whether the database went away under us (the outcome of a commit is then unknown: reload and retry)."""
-    return isinstance(error, ConnectionError | OSError) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    )
+@contextmanager
+def _away() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_away(error):
+            raise Away(f"the database does not answer now ({type(error).__name__}); try again") from error
+        raise
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the database is gone, going, or too busy to answer: what was asked may work a moment later."""
+    if isinstance(error, OSError | PoolTimeout) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error  # connecting raises the driver's own errors
+    state: str = getattr(cause, "sqlstate", None) or ""
+    code: int = getattr(cause, "sqlite_errorcode", None) or 0
+    return state.startswith(_AWAY_STATES) or code & 0xFF in _AWAY_CODES
 
 
 # --- rows as sets -------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from services.scoring.tail import Tail
 from shared.access import Key
 from shared.clock import Clock, SystemClock
 from shared.crew import Keeper, Watch
-from shared.database import Database, fetch, open_database
+from shared.database import Away, Database, fetch, open_database
 from shared.definitions import DefinitionsFeed
 from shared.errors import Stopped
 from shared.httpd import Auth, Checks, HouseApp, Life, finish, new_app
@@ -183,6 +183,6 @@ async def _answers(database: Database) -> Mapping[str, Any]:
     try:
         async with asyncio.timeout(2.0), database.snapshot() as connection:
             await fetch(connection, "SELECT 1")
-    except (DBAPIError, OSError, TimeoutError) as error:
+    except (DBAPIError, Away, TimeoutError) as error:
         return {"ok": False, "reason": type(error).__name__}
     return {"ok": True}
