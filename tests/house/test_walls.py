@@ -1,5 +1,6 @@
 """The walls between packages hold, and the files that start everything say what they should."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.house import settings_page
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -57,6 +60,19 @@ def test_compose_has_every_part_and_a_health_check_for_what_stays_up(
     services = compose["services"]
     assert set(services) == {"kafka", "postgres", "init", "ingest", "profiles", "scoring"}
     assert [name for name, service in services.items() if name != "init" and "healthcheck" not in service] == []
+
+
+def test_compose_sets_what_there_is_and_starts_what_there_is(compose: Compose) -> None:
+    known = {f"RAFTAR_{name}".upper() for found in settings_page.settings_classes() for name in found.model_fields}
+    for name in ("init", "ingest", "profiles", "scoring"):
+        service = compose["services"][name]
+        environment, command = service["environment"], service["command"]
+        assert isinstance(environment, dict)
+        assert isinstance(command, list)
+        assert {variable for variable in environment if variable.startswith("RAFTAR_")} <= known
+        started = re.findall(r"services\.(\w+)|-m services (\w+)", " ".join(map(str, command)))
+        assert {"".join(words) for words in started} <= {"migrate", "init", name}
+        assert started
 
 
 def test_compose_listens_on_loopback_only(compose: Compose) -> None:
