@@ -25,7 +25,7 @@ class States:
     """States as bytes when loaded (`rows`), decoded when first asked for."""
 
     def __init__(self, rows: Mapping[bytes, LeafRow]) -> None:
-        self._base = {leaf: row.state for leaf, row in rows.items()}  # what `_applied` was applied to
+        self._stored = {leaf: row.state for leaf, row in rows.items()}  # what `_applied` was applied to
         self._merged = {leaf: row.merged for leaf, row in rows.items()}
         self._own: dict[bytes, profiles.Profile] = {}
         self._whole: dict[bytes, profiles.Profile] = {}
@@ -34,10 +34,10 @@ class States:
     def own(self, leaf: bytes) -> profiles.Profile:
         """The leaf's own state. Raises Unloaded."""
         if leaf not in self._own:
-            if leaf not in self._base:
+            if leaf not in self._stored:
                 raise Unloaded(leaf)
-            base = self._base[leaf]
-            self._own[leaf] = profiles.decode(base) if base else profiles.new()
+            stored = self._stored[leaf]
+            self._own[leaf] = profiles.decode(stored) if stored else profiles.new()
         return self._own[leaf]
 
     def whole(self, root: bytes) -> profiles.Profile:
@@ -62,8 +62,8 @@ class States:
 
     def undo(self, leaf: bytes) -> None:
         """Rebuild the leaf's own state from what was loaded and what was kept."""
-        base = self._base[leaf]
-        state = profiles.decode(base) if base else profiles.new()
+        stored = self._stored[leaf]
+        state = profiles.decode(stored) if stored else profiles.new()
         for touchpoint, source, trust in self._applied.get(leaf, ()):
             profiles.fold(state, touchpoint, source, trust)
         self._own[leaf] = state
@@ -89,7 +89,7 @@ class States:
     def erase(self, leaf: bytes) -> None:
         """Nothing is known of this leaf any more."""
         self._own[leaf] = profiles.new()
-        self._base[leaf] = b""
+        self._stored[leaf] = b""
         self._applied.pop(leaf, None)
 
     def encoded(self, row: LeafRow) -> tuple[bytes, bytes]:
