@@ -9,9 +9,10 @@ import structlog
 from shared.access import Access, Workspace
 from shared.clock import Clock
 from shared.codec import Unknown, decode
-from shared.errors import RaftarError, Retryable
+from shared.errors import RaftarError, Retryable, Stopped
 from shared.events import Fact
 from shared.log.port import Log
+from shared.telemetry import where
 from shared.topics import DEFINITIONS
 
 _log = structlog.get_logger("definitions")
@@ -98,6 +99,10 @@ class DefinitionsFeed:
             except RaftarError as error:
                 self.failure = error
                 _log.error("definitions stopped", reason=str(error))
+                return
+            except Exception as error:  # no silent end: the reading goes stale, and says why
+                self.failure = Stopped(f"definitions cannot be read: {type(error).__name__}")
+                _log.error("definitions stopped", error=type(error).__name__, where=where(error))
                 return
 
     async def _reached_end(self) -> bool:

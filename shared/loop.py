@@ -16,7 +16,7 @@ import structlog
 
 from shared.checkpoint import NEVER, Claim
 from shared.clock import Clock
-from shared.errors import Fenced, LogMismatch, OutOfRange, Stopped
+from shared.errors import Fenced, LogMismatch, NotAccepting, Stopped
 from shared.lane import Lane, Tally, named
 from shared.log.port import Batch, Log, Ownership
 from shared.relay import Relay, Relaying, RelayStore
@@ -24,6 +24,8 @@ from shared.topics import PROFILE_CHANGES
 
 READ_WAIT_SECONDS = 0.5
 PAUSE_SECONDS_MAX = 5.0
+
+_RESTORE = "restore the log that belongs to this database, or rebuild the projection"
 
 _log = structlog.get_logger()
 
@@ -168,17 +170,15 @@ class Worker:
         bounds = (await self._log.bounds(claim.topic))[claim.partition]
         if claim.last_position < bounds.earliest:
             return  # retention took it; reading on will say OutOfRange if it took too much
-        try:
-            batch = await self._log.read(
-                claim.topic, claim.partition, claim.last_position, records_max=1, wait_seconds=5.0
-            )
-        except OutOfRange as error:
-            raise LogMismatch(f"the log ends before what was folded: {error}") from error
+        if claim.last_position >= bounds.end:
+            raise LogMismatch(f"{_place(claim)}: the log ends at {bounds.end}, before what was folded; {_RESTORE}")
+        batch = await self._log.read(claim.topic, claim.partition, claim.last_position, records_max=1, wait_seconds=5.0)
+        if not batch.records and batch.next_position == claim.last_position:
+            raise NotAccepting(f"{_place(claim)}: the log does not answer")  # it has the record, and went away
         first = batch.records[0] if batch.records else None
         if first is None or first.position != claim.last_position or crc32(first.value) != claim.last_checksum:
             raise LogMismatch(
-                f"{claim.topic}/{claim.partition}: the record at {claim.last_position} is not the one that was folded; "
-                "restore the log that belongs to this database, or rebuild the projection"
+                f"{_place(claim)}: another record is at {claim.last_position} than was folded; {_RESTORE}"
             )
 
     async def _fold_on(self, lane: Lane) -> None:
@@ -203,6 +203,10 @@ class Worker:
     async def _take_turn(self, lane: Lane) -> None:
         async with lane.lock:
             lane.claim = await self._projection.turn(lane.held())
+
+
+def _place(claim: Claim) -> str:
+    return f"{claim.topic}/{claim.partition}"
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

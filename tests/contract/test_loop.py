@@ -1,0 +1,134 @@
+"""A worker before its first fold: the log must be the one it folded, and a log that is silent is no reason to stop."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.profiles.failed import FailedProjection
+from services.profiles.store import SqlStore
+from shared.clock import SystemClock
+from shared.codec import encode
+from shared.events import ImportStarted
+from shared.log.ownership import AllPartitions
+from shared.log.port import Batch, Outgoing, Topic
+from shared.log.sqlite import SqliteLog
+from shared.loop import Worker
+from shared.topics import TOUCHPOINTS_FAILED
+from tests.support.steps import fresh_database
+
+FACTS = [Outgoing(0, encode(ImportStarted("main", f"import-{n}", "shop", n))) for n in range(3)]
+"""Of no matter to the projection: only positions and bytes count here."""
+
+
+class Falling(SqliteLog):
+    """A log that goes silent between saying its bounds and being read, as a broker killed at that moment does."""
+
+    silences = 0
+
+    async def read(self, topic: str, partition: int, position: int, **limits: Any) -> Batch:
+        if self.silences:
+            self.silences -= 1
+            return Batch((), position)
+        return await super().read(topic, partition, position, **limits)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    async with fresh_database("", tmp_path, "profiles") as database:
+        yield SqlStore(database)
+
+
+@asynccontextmanager
+async def a_log(folder: Path) -> AsyncIterator[Falling]:
+    log = Falling(folder, SystemClock())
+    await log.ensure([Topic(TOUCHPOINTS_FAILED, 1)])
+    yield log
+    await log.close()
+
+
+@asynccontextmanager
+async def working(log: SqliteLog, store: SqlStore) -> AsyncIterator[Worker]:
+    worker = Worker(log, AllPartitions(1), FailedProjection(store), SystemClock(), None)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(met: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not met():
+            await asyncio.sleep(0.01)
+
+
+def stands_at(worker: Worker, position: int) -> Callable[[], bool]:
+    def met() -> bool:
+        claim = worker.lanes[0].claim if 0 in worker.lanes else None
+        return claim is not None and claim.position == position
+
+    return met
+
+
+async def stopped(log: SqliteLog, store: SqlStore) -> str:
+    """Why a fresh worker stops."""
+    async with working(log, store) as worker:
+        await until(lambda: 0 in worker.lanes and worker.lanes[0].stopped != "")
+        return worker.lanes[0].stopped
+
+
+async def fold_all(log: SqliteLog, store: SqlStore) -> None:
+    await log.append(TOUCHPOINTS_FAILED, FACTS)
+    async with working(log, store) as worker:
+        await until(stands_at(worker, len(FACTS)))
+
+
+async def test_a_restart_goes_on(tmp_path: Path, store: SqlStore) -> None:
+    async with a_log(tmp_path / "log") as log:
+        await fold_all(log, store)
+        await log.append(TOUCHPOINTS_FAILED, FACTS[:1])
+        async with working(log, store) as worker:
+            await until(stands_at(worker, len(FACTS) + 1))
+
+
+async def test_another_log_stops_the_partition(tmp_path: Path, store: SqlStore) -> None:
+    async with a_log(tmp_path / "log") as log:
+        await fold_all(log, store)
+    async with a_log(tmp_path / "other") as other:
+        await other.append(TOUCHPOINTS_FAILED, FACTS)
+        assert "belongs to log" in await stopped(other, store)
+
+
+@pytest.mark.parametrize(("since", "said"), [(0, "ends at 0, before what was folded"), (3, "another record is at 2")])
+async def test_a_log_restored_behind_its_checkpoint_stops_the_partition(
+    since: int, said: str, tmp_path: Path, store: SqlStore
+) -> None:
+    backup, live = tmp_path / "backup", tmp_path / "log"
+    async with a_log(backup):
+        pass
+    shutil.copytree(backup, live)
+    async with a_log(live) as log:
+        await fold_all(log, store)
+    async with a_log(backup) as restored:
+        if since:
+            await restored.append(TOUCHPOINTS_FAILED, [*FACTS[:2], FACTS[0]])
+        why = await stopped(restored, store)
+    assert said in why
+    assert "restore the log" in why
+
+
+async def test_a_log_that_falls_silent_while_it_is_verified_is_asked_again(tmp_path: Path, store: SqlStore) -> None:
+    async with a_log(tmp_path / "log") as log:
+        await fold_all(log, store)
+        log.silences = 2
+        await log.append(TOUCHPOINTS_FAILED, FACTS[:1])
+        async with working(log, store) as worker:
+            await until(stands_at(worker, len(FACTS) + 1))
+            assert (log.silences, worker.lanes[0].stopped) == (0, "")
