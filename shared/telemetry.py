@@ -82,6 +82,8 @@ def start_logging(service: str, level: str = "INFO") -> None:
     root.handlers[:] = [output]
     root.setLevel(level)
     logging.getLogger("uvicorn.access").disabled = True
+    # While brokers are away the client says so hundreds of times a second; our adapters say it once, in our words.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
 def _failure(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
