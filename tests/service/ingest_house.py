@@ -1,6 +1,7 @@
 """A door on a real SQLite log with real keys: what the service tests of ingest stand in."""
 
 import asyncio
+import base64
 import contextlib
 import gc
 from collections.abc import AsyncIterator, Sequence
@@ -126,3 +127,17 @@ async def listening(app: HouseApp, **serving: Any) -> AsyncIterator[int]:
         async with asyncio.timeout(15):
             await task
         gc.unfreeze()
+
+
+def basic(key: str) -> dict[str, str]:
+    return {"authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
+
+
+def flat(answer: httpx.Response) -> dict[str, Any]:
+    """An error's body: flat, with the three fields SDKs read, as JSON and inside CORS."""
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    body: dict[str, Any] = answer.json()
+    assert {"code", "message", "detail"} <= set(body)
+    assert all(isinstance(body[name], str) and body[name] for name in ("code", "message", "detail"))
+    return body
