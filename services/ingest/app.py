@@ -12,7 +12,7 @@ from services.ingest.imports import Imports
 from services.ingest.intake import Intake
 from services.ingest.metrics import Counts, DoorMetrics
 from services.ingest.openapi import describe_events
-from services.ingest.pressure import Inflight, LogHealth
+from services.ingest.pressure import Backlog, Inflight, LogHealth
 from services.ingest.routes import import_routes, key_routes, settings_routes
 from services.ingest.senders import Secrets, Senders
 from services.ingest.settings import IngestSettings
@@ -46,7 +46,7 @@ def build(
     """
     life, telemetry = Life(), Telemetry()
     counts, inflight = Counts(telemetry.registry), Inflight(settings.ingest_inflight_bytes_max)
-    health = LogHealth(log, clock)
+    health, backlog = LogHealth(log, clock), Backlog(log, clock)
     senders = Senders(keyring, feed, settings.ingest_default_currency)
     imports = Imports(log, feed, clock, settings.partitions, settings.ingest_import_idle_seconds)
     intake = Intake(log, clock, senders, imports, settings.limits, settings.partitions, counts, health)
@@ -57,6 +57,7 @@ def build(
         missing = senders.missing()
         return {
             "log": {**await health.check(), "inflight_bytes": inflight.held},
+            "backlog": await backlog.check(),
             "definitions": {
                 "ok": age_seconds <= settings.ingest_feed_stale_seconds,
                 "age_seconds": round(age_seconds, 3) if feed.read_at_monotonic is not None else None,

@@ -1,12 +1,14 @@
-"""What the door can take now: bytes in progress, bounded, and whether the log takes appends."""
+"""What the door can take now: bytes in progress, bounded, and whether the log takes appends. And how far folding is."""
 
 import asyncio
 from typing import Any
 
 from shared.clock import Clock
+from shared.codec import decode
 from shared.errors import NotAccepting, RaftarError
+from shared.events import WatermarkStated
 from shared.log.port import Log
-from shared.topics import TOUCHPOINTS
+from shared.topics import TOUCHPOINTS, WATERMARKS
 
 PAUSE_AFTER_FAILURE_SECONDS = 5.0
 """Not ready for this long after an append failed; then the log is asked, and traffic decides."""
@@ -70,3 +72,32 @@ class LogHealth:
         except (RaftarError, TimeoutError) as error:
             return {"ok": False, "reason": getattr(error, "code", "no_answer")}
         return {"ok": True}
+
+
+class Backlog:
+    """How far folding is behind, as its own last statement says. Shown, never a reason to refuse anything."""
+
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self._log, self._clock = log, clock
+
+    async def check(self) -> dict[str, Any]:
+        """`folded_until_seconds_ago` of the partition furthest behind; null while nobody says."""
+        try:
+            stated = await asyncio.wait_for(self._last(), 2.0)
+        except (RaftarError, TimeoutError) as error:
+            return {"ok": True, "folded_until_seconds_ago": None, "reason": getattr(error, "code", "no_answer")}
+        if stated is None or min(stated.frontiers) < 0:
+            return {"ok": True, "folded_until_seconds_ago": None}
+        behind_seconds = max(0.0, (self._clock.now_ms() - min(stated.frontiers)) / 1000)
+        return {"ok": True, "folded_until_seconds_ago": round(behind_seconds, 3)}
+
+    async def _last(self) -> WatermarkStated | None:
+        first, end = (await self._log.bounds(WATERMARKS))[0]
+        if end == first:
+            return None
+        try:
+            batch = await self._log.read(WATERMARKS, 0, end - 1, records_max=1)
+        finally:
+            await self._log.release(WATERMARKS, 0)
+        facts = [decode(record.value) for record in batch.records]
+        return next((fact for fact in facts if isinstance(fact, WatermarkStated)), None)

@@ -14,15 +14,16 @@ from fastapi.responses import StreamingResponse
 
 from services.ingest.domain.native import EXAMPLES
 from shared.clock import FrozenClock
+from shared.codec import encode
 from shared.definitions import DefinitionsFeed
 from shared.errors import NewerVersion, NotAccepting
-from shared.events import DefinitionPublished, ImportStarted, TouchpointsRecorded
+from shared.events import DefinitionPublished, ImportStarted, TouchpointsRecorded, WatermarkStated
 from shared.httpd import Life, finish, new_app
 from shared.log.port import Outgoing
 from shared.log.sqlite import SqliteLog
 from shared.sealing import Opener
 from shared.telemetry import Telemetry, masked, where
-from shared.topics import DEFINITIONS, TOUCHPOINTS
+from shared.topics import DEFINITIONS, TOUCHPOINTS, WATERMARKS
 from tests.service.ingest_house import NOW_MS, House, house, listening, track
 
 OUTSIDE = re.compile(r"""(?:src|href|url)\s*[=(:]\s*["']?(?:https?:)?//""")
@@ -55,6 +56,14 @@ async def test_not_ready_when_definitions_were_not_read_for_long(door: House) ->
     door.clock.advance(11_000)
     status, checks = await ready(door)
     assert (status, checks["definitions"]["ok"]) == (503, False)
+
+
+async def test_readiness_shows_how_far_folding_is_behind_and_stays_ready(door: House) -> None:
+    assert (await ready(door))[1]["backlog"] == {"ok": True, "folded_until_seconds_ago": None}
+    for frontiers, shown in [((NOW_MS, -1, NOW_MS, NOW_MS), None), ((NOW_MS, NOW_MS - 7_500, NOW_MS, NOW_MS), 7.5)]:
+        await door.log.append(WATERMARKS, [Outgoing(0, encode(WatermarkStated((), frontiers)))])
+        status, checks = await ready(door)
+        assert (status, checks["backlog"]) == (200, {"ok": True, "folded_until_seconds_ago": shown})
 
 
 class SometimesFull(SqliteLog):
@@ -188,6 +197,22 @@ async def test_the_feed_stays_fresh_while_nothing_is_said_and_ages_when_closed(d
     await door.feed.close()
     door.clock.advance(2_500)
     assert door.feed.age_seconds() == 2.5
+
+
+async def test_a_fault_in_a_callback_ends_the_feed_visibly(tmp_path: Path) -> None:
+    def fail(_fact: ImportStarted) -> None:
+        raise ValueError("sara@example.com")
+
+    async with house(tmp_path) as door:
+        feed = DefinitionsFeed(door.log, door.clock)
+        feed.on(ImportStarted, fail)
+        await feed.start()
+        await door.log.append(DEFINITIONS, [Outgoing(0, encode(ImportStarted("shop", "i", "erp", NOW_MS)))])
+        async with asyncio.timeout(10):
+            while feed.failure is None:
+                await asyncio.sleep(0)
+        assert str(feed.failure) == "definitions cannot be read: ValueError"
+        await feed.close()
 
 
 async def test_a_fact_of_newer_code_stops_the_feed_visibly(door: House) -> None:
