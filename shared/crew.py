@@ -15,7 +15,7 @@ from shared.lane import Lane, named
 from shared.log.port import Log
 from shared.loop import Worker
 
-RESTART_SECONDS_MAX = 30.0
+RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 0.5, 30.0
 WATCH_SECONDS = 1.0
 
 _log = structlog.get_logger("crew")
@@ -47,9 +47,9 @@ class Keeper:
 
     async def run(self) -> None:
         """Run until cancelled; a worker that dies is replaced after a pause."""
-        pause = 0.5
+        loop, pause = asyncio.get_running_loop(), RESTART_SECONDS_MIN
         while True:
-            self.worker = self._make()
+            self.worker, born_at = self._make(), loop.time()
             try:
                 await self.worker.run()
             except Exception as error:
@@ -57,6 +57,8 @@ class Keeper:
             finally:
                 self.worker = None
             self.deaths += 1
+            if loop.time() - born_at > 2 * RESTART_SECONDS_MAX:
+                pause = RESTART_SECONDS_MIN  # it lived: an old quarrel makes no new wait
             await asyncio.sleep(pause)
             pause = min(RESTART_SECONDS_MAX, pause * 2)
 
