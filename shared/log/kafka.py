@@ -34,13 +34,14 @@ class KafkaLog:
         clock: Clock,
         *,
         inflight_bytes_max: int = 64 * MIB,
-        replication_factor: int = 1,
+        replication_factor: int = -1,
         stall_seconds: float = 20.0,
         producer_settings: Mapping[str, object] | None = None,
         consumer_settings: Mapping[str, object] | None = None,
     ) -> None:
-        """`bootstrap` is `host:port[,host:port]`. The last two go to kafka-python over our own settings (security,
-        shorter time-outs)."""
+        """`bootstrap` is `host:port[,host:port]` · `replication_factor` of topics made here; -1: the cluster's
+        `default.replication.factor`. The last two go to kafka-python over our own settings (security, shorter
+        time-outs)."""
         self._bootstrap, self._clock = bootstrap, clock
         self._inflight_bytes_max, self._replication_factor = inflight_bytes_max, replication_factor
         self._stall_seconds = stall_seconds
