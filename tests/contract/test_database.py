@@ -11,7 +11,7 @@ from sqlalchemy import Connection, MetaData, inspect
 from migrations import SERVICES
 from services.profiles.tables import metadata as profiles
 from services.scoring.tables import metadata as scoring
-from shared.database import Away, execute, fetch, open_database
+from shared.database import TAKE_OVER_MS, Away, execute, fetch, open_database
 from shared.httpd import headers_of, status_of
 from tests.support.steps import fresh_database
 
@@ -62,6 +62,13 @@ async def test_a_session_that_was_ended_says_try_again_and_the_next_one_works(
                 await fetch(connection, "SELECT pg_terminate_backend(pg_backend_pid())")
         async with database.snapshot() as connection:
             assert [tuple(row) for row in await fetch(connection, "SELECT 1")] == [(1,)]
+
+
+async def test_a_sessions_time_outs_end_it_before_its_worker_is_replaced(postgres_url: str, tmp_path: Path) -> None:
+    async with fresh_database(postgres_url, tmp_path, "profiles") as database, database.snapshot() as connection:
+        for name in ("idle_in_transaction_session_timeout", "transaction_timeout", "lock_timeout"):
+            statement = "SELECT setting::int FROM pg_settings WHERE name = $1"
+            assert 0 < (await fetch(connection, statement, name))[0][0] < TAKE_OVER_MS
 
 
 async def test_a_locked_file_says_try_again(tmp_path: Path) -> None:
