@@ -5,24 +5,23 @@ was not loaded, `Wanted` says which; the shell locks it too and starts over with
 parks its customer, disarmed and visible; the others go on.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import tzinfo
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from services.scoring.domain import joining
 from services.scoring.domain.alerts import OPEN, SILENCE, Alert, AlertRaised, AlertTransition, Transition
+from services.scoring.domain.arming import is_armed_alike, is_quiet, is_resting
 from services.scoring.domain.deciding import PASSED_KEPT, Decision, Outcome
 from services.scoring.domain.decision import due, on_change
 from services.scoring.domain.definitions import Definition, in_force
 from services.scoring.domain.emitting import cloud_event, topic_of
 from services.scoring.domain.rows import AlertRow, DecisionRow
+from services.scoring.domain.setting import Change, Counts, Rules, Setting, Wanted
 from services.scoring.domain.snapshot import Snapshot, snapshot_of_state
 from services.scoring.domain.succession import (
     advance_through,
     armed_definition,
-    newer_in_force,
     release_backfill,
 )
 from shared.errors import Retryable, Stopped
@@ -30,42 +29,9 @@ from shared.events import CustomerAbsorbed, CustomerErased, CustomerParked, Prof
 from shared.ids import partition_of
 from shared.outbox import Parcel
 
-Change = ProfileChanged | CustomerAbsorbed | CustomerErased | CustomerParked
+__all__ = ["PPM", "Book", "Change", "Counts", "Rules", "Setting", "Wanted", "open_alerts"]
+
 PPM = 1_000_000
-
-
-class Wanted(Exception):
-    """Not an error: these customers' rows, and these alerts', are needed under lock."""
-
-    def __init__(self, customers: Iterable[bytes] = (), alerts: Iterable[bytes] = ()) -> None:
-        super().__init__("more rows are wanted")
-        self.customers, self.alerts = frozenset(customers), frozenset(alerts)
-
-
-class Rules(NamedTuple):
-    """What a workspace decides by: its versions in ascending order (at least one) and its time zone."""
-
-    definitions: Sequence[Definition]
-    zone: tzinfo
-
-
-class Setting(NamedTuple):
-    """What a step is done under. `rules` of a workspace · `now`: our clock, epoch ms · `partitions` of the house."""
-
-    rules: Callable[[str], Rules]
-    now: int
-    partitions: int
-
-
-class Counts(msgspec.Struct):
-    """What a step counts."""
-
-    decided: int = 0
-    outdated: int = 0  # changes of a version already seen
-    unsettled_silences: int = 0  # silences that ended before their crossing was settled
-    parked: int = 0
-    taken_over: int = 0  # alerts raised under an id that another customer held
-    suppressed: int = 0  # words about an alert that belongs to another customer by now
 
 
 class Book:
@@ -116,19 +82,10 @@ class Book:
         if watermark is None or row.parked:
             return
         until = min(recorded_at, watermark)
-        if not self._is_quiet(row, until):
+        if not is_quiet(row, self._rules(row).definitions, until):
             self._note(customer, self._advanced(row, until))
         elif until - 1 > row.decision.settled:
             self._put(row, decision=msgspec.structs.replace(row.decision, settled=until - 1))
-
-    def _is_quiet(self, row: DecisionRow, until: int) -> bool:
-        """Whether the row itself says that advancing it to `until` only settles it: nothing is due before."""
-        decision, definitions = row.decision, self._rules(row).definitions
-        if decision.held or newer_in_force(definitions, armed_definition(decision, definitions), until):
-            return False
-        if _resting(row):
-            return not decision.stage and not decision.alerts
-        return row.due_at is None or row.due_at >= until
 
     def _changed(self, fact: ProfileChanged, watermark: int | None) -> None:
         row = self._row(fact.customer)
@@ -235,7 +192,7 @@ class Book:
     def pass_time(self, customer: bytes, watermark: int) -> None:
         """Take what fell due before `watermark`, under the version in force at each instant, and arm again."""
         row = self._row(customer)
-        if _resting(row):
+        if is_resting(row):
             self._put(row, due_at=None)
             return
         self._guarded(customer, row.version, lambda: self._follow(customer, self._advanced(row, watermark)))
@@ -246,7 +203,7 @@ class Book:
         One whose state is not known (parked, or its own change not read yet) stays held until it is.
         """
         row = self._row(customer)
-        if _resting(row):
+        if is_resting(row):
             return
 
         def released() -> None:
@@ -341,26 +298,15 @@ class Book:
         self._put(row, decision=msgspec.structs.replace(row.decision, alerts=alerts))
 
     def _rearm(self, row: DecisionRow) -> None:
-        if self._is_armed_right(row):
+        before = self._before.get(row.customer)
+        if before is not None and is_armed_alike(before, row) and self._is_same_evidence(before, row):
             return
         at = None
-        if not _resting(row):
+        if not is_resting(row):
             definition = armed_definition(row.decision, self._rules(row).definitions)
             at = due(row.decision, self._snapshot(row), definition)
         if at != row.due_at:
             self._put(row, due_at=at)
-
-    def _is_armed_right(self, row: DecisionRow) -> bool:
-        """Whether the due time a row came with still holds: whatever it follows from is as it was.
-
-        `settled` may have moved on, but not past the due time: what lies ahead does not move with it.
-        """
-        before = self._before.get(row.customer)
-        if before is None or _resting(before) or _resting(row) or before.due_at != row.due_at:
-            return False
-        if row.due_at is not None and row.due_at <= row.decision.settled:
-            return False
-        return before.decision.arming == row.decision.arming and self._is_same_evidence(before, row)
 
     def _is_same_evidence(self, before: DecisionRow, row: DecisionRow) -> bool:
         if before.state == row.state:
@@ -438,11 +384,6 @@ class Book:
 def open_alerts(row: DecisionRow) -> list[Alert]:
     """The open alerts of a customer."""
     return [alert for alert in row.decision.alerts if alert.state == OPEN]
-
-
-def _resting(row: DecisionRow) -> bool:
-    """Whether time decides nothing about the row now: part of another customer, parked, or its state not known."""
-    return bool(row.absorbed_into or row.parked or not row.state)
 
 
 def _moves_of(alert: Alert, decision: Decision, known: AlertRow | None) -> int:
