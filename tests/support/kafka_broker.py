@@ -131,7 +131,8 @@ class Broker:
         properties.write_text(self._properties())
         with (self.folder / "broker.log").open("ab") as output:
             if not (self.folder / "data").exists():
-                cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+                named = b"\0" + secrets.token_bytes(15)  # a first character "-" would be taken for an option
+                cluster = base64.urlsafe_b64encode(named).decode().rstrip("=")
                 tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)]
                 subprocess.run(["java", "-cp", classpath, *tool], check=True, stdout=output, stderr=output)
             java = ["java", f"-Xmx{self._heap_mb}m", "-Xms256m", "-cp", classpath, "kafka.Kafka", str(properties)]
