@@ -15,6 +15,10 @@ async def migrate(database: Database, service: str, revision: str = "head") -> N
     """Bring the database of `service` to `revision`; makes its PostgreSQL schema first. Safe to run again."""
     async with database.transaction() as connection:
         if not database.is_sqlite:
+            # One migration at a time, and as long as it takes: the steps' time-outs are not for it.
+            await connection.execute(text("SET LOCAL transaction_timeout = 0"))
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
+            await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('raftar migrations'))"))
             await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {_known(service)}"))
         await connection.run_sync(_upgrade, service, revision)
 

@@ -112,6 +112,7 @@ class TouchpointsProjection:
             await transaction.park([*parked, *step.parked])
         self.streaks[claim.partition] = streak
         self._count(step.tally, len(parked))
+        streak.check()
         return moved
 
     async def turn(self, claim: Claim) -> Claim:

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from shared import profile as profiles
 from shared.checkpoint import Claim
 from shared.codec import decode
 from shared.database import Database, fetch
-from shared.errors import Fenced
+from shared.errors import Fenced, Stopped
 from shared.events import (
     CustomerAbsorbed,
     CustomerErased,
@@ -211,3 +212,30 @@ async def test_concurrent_links_from_two_workers(postgres_url: str, tmp_path: Pa
         for worker in (1, 0):
             await fold_all(a_projection(alone), history(worker), worker)
         assert together == await leaves(alone)
+
+
+def broken(number: int, source: str) -> Fact:
+    """A record of one touchpoint that no component can fold."""
+    good = a_touchpoint("purchased", at=NOON_MS + number, leaf=SARA, order_id=str(number))
+    return a_record(msgspec.structs.replace(good, properties={"order_id": number + 1}), source=source)
+
+
+async def test_one_bad_source_never_stops_a_partition(database: Database) -> None:
+    """However many of its touchpoints fail in a row, they are parked and the next one counts."""
+    projection = a_projection(database)
+
+    await fold_all(projection, [*(broken(n, "till") for n in range(25)), page(NOON_MS, SARA)])
+
+    assert projection.tally.parked == 25
+    assert profiles.counts(profiles.decode((await leaves(database))[SARA][1])) == {"page_viewed": {"web": 1}}
+
+
+async def test_twenty_failures_in_a_row_from_two_sources_stop_it(database: Database) -> None:
+    """That is our fault, not theirs: the partition stops, and what failed can be looked at."""
+    projection = a_projection(database)
+
+    with pytest.raises(Stopped, match="parked events"):
+        await fold_all(projection, [broken(n, f"till {n % 2}") for n in range(20)])
+
+    async with database.snapshot() as connection:
+        assert len(await fetch(connection, "SELECT position FROM parked")) == 20

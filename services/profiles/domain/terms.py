@@ -58,8 +58,11 @@ class Streak(msgspec.Struct):
         self.failures, self.sources = 0, frozenset()
 
     def failed(self, source: str) -> None:
-        """One more failure. Raises Stopped when it cannot be one source's fault any more."""
+        """One more failure."""
         self.failures, self.sources = self.failures + 1, self.sources | {source}
+
+    def check(self) -> None:
+        """Asked when the failures are kept and can be looked at. Raises Stopped when no one source is to blame."""
         if self.failures >= FAILURES_IN_A_ROW_MAX and len(self.sources) > 1:
             raise Stopped(
                 f"{self.failures} touchpoints in a row from {len(self.sources)} sources could not be folded: "

@@ -44,6 +44,8 @@ def cloud_event(workspace: str, customer: bytes, transition: Transition, emitted
             "cause": transition.cause.what,
             "causes": [uuid_text(fact) for fact in transition.cause.facts],
             "definition_version": transition.version,
+            "rule_version": transition.version,  # rules and model are published together, under one number
+            "model_version": transition.version,
             "risk": transition.risk,
             "risk_at": transition.at,
             "reasons": reasons_told(transition.reasons),
