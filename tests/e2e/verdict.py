@@ -114,7 +114,9 @@ def _bodies(events: Sequence[Event]) -> list[str]:
 def no_false_alert(events: Sequence[Event], bought: Mapping[str, Sequence[Bought]], silence_ms: int) -> list[str]:
     """A silence is raised only where all that was recorded up to its crossing D shows no purchase in (D − silence, D].
 
-    `bought`: opening key → every report of the same person.
+    A purchase that reached the log after its own silence had crossed (a retry through a long outage) opens one at
+    that past crossing: then what was recorded up to that purchase counts. `bought`: opening key → every report of the
+    same person.
     """
     wrong: list[str] = []
     for event in events:
@@ -122,7 +124,9 @@ def no_false_alert(events: Sequence[Event], bought: Mapping[str, Sequence[Bought
         if event.body["type"] != "raftar.alert.raised" or data["policy"] != SILENCE:
             continue
         crossed_at = data["crossed_at"]
-        known = [one for one in bought.get(data["key"], ()) if one.recorded_at <= crossed_at]
+        reports = bought.get(data["key"], ())
+        opened_at = min((one.recorded_at for one in reports if one.key == data["key"]), default=crossed_at)
+        known = [one for one in reports if one.recorded_at <= max(crossed_at, opened_at)]
         first = _order_times(known)
         active = [f"{key} at {at}" for key, at in first.items() if crossed_at - silence_ms < at <= crossed_at]
         if active or not known:
