@@ -101,9 +101,10 @@ def _bodies(events: Sequence[Event]) -> list[str]:
                 wrong.append(f"event {identity} was said twice, differently")
             continue
         bodies[identity] = event.value
-        if event.body["sequence"] <= sequences[event.topic, subject]:
-            wrong.append(f"{subject}: sequence {event.body['sequence']} after {sequences[event.topic, subject]}")
-        sequences[event.topic, subject] = event.body["sequence"]
+        sequence = int(event.body["sequence"])
+        if sequence <= sequences[event.topic, subject]:
+            wrong.append(f"{subject}: sequence {sequence} after {sequences[event.topic, subject]}")
+        sequences[event.topic, subject] = sequence
         if "stage" in event.data:
             if event.data["previous"] not in (stages[subject], ""):
                 wrong.append(f"{subject}: {event.data['previous']} → {event.data['stage']} after {stages[subject]!r}")

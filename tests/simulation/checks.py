@@ -338,10 +338,10 @@ def _check_events(simulation: Simulation, truth: Truth) -> None:
     tables = simulation.scoring.tables
     newest: dict[str, dict[str, Any]] = {}
     by_id: dict[str, bytes] = {}
-    sequences: dict[str, int] = {}
+    sequences: dict[str, str] = {}
     for _, row in sorted(tables["journal"].items()):
         event = event_of(row.value)
-        insist(event["sequence"] > sequences.get(event["subject"], 0), "sequences of a customer strictly grow")
+        insist(event["sequence"] > sequences.get(event["subject"], ""), "sequences of a customer strictly grow")
         sequences[event["subject"]] = event["sequence"]
     for topic in (CHURN_ALERTS, SEGMENT_CHANGES):
         for partition in range(simulation.shape.partitions):

@@ -271,7 +271,7 @@ def _short(event: Mapping[str, Any]) -> str:
 
 
 def _check_sequences(sent: Sequence[tuple[str, int, bytes, bytes]]) -> None:
-    last: dict[bytes, int] = defaultdict(int)
+    last: dict[bytes, str] = defaultdict(str)
     ids = set()
     for _, partition, key, value in sent:
         event = json.loads(value)
