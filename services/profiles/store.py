@@ -20,9 +20,10 @@ from services.profiles.domain.rows import (
 )
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
-from shared.database import Database, execute, fetch, insert_missing, insert_rows, update_rows
+from shared.database import execute, fetch, insert_missing, insert_rows, update_rows
 from shared.errors import Conflict
 from shared.outbox import OutboxSnapshot, Parcel
+from shared.projection_store import SqlProjectionStore
 from shared.topics import TOUCHPOINTS
 
 CODE_VERSION = version("raftar")
@@ -199,33 +200,16 @@ def _leaf_values(row: LeafRow) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-class SqlStore:
+class SqlStore(SqlProjectionStore):
     """The profiles database. `topic` is the one whose frontiers it keeps."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
         async with self.database.transaction() as connection:
             yield SqlTransaction(connection, self.database.is_sqlite)
 
-    async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
-        async with self.database.transaction() as connection:
-            return await checkpoint.acquire(connection, topic, partition, log_identity)
-
-    async def hold(self, moves: Sequence[tuple[Claim, Claim]]) -> list[Claim]:
-        async with self.database.transaction() as connection:
-            return [await checkpoint.hold(connection, claim, new) for claim, new in moves]
-
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
         async with self.database.snapshot() as connection:
             rows = await outbox.pending(connection, partitions, limit)
             frontiers, epochs = await checkpoint.standing(connection, TOUCHPOINTS)
         return OutboxSnapshot(tuple(rows), frontiers, len(rows) < limit, epochs)
-
-    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
-        async with self.database.transaction() as connection:
-            held = [await checkpoint.hold(connection, claim, claim) for claim in claims]
-            await outbox.sent(connection, seqs)
-            return held

@@ -16,6 +16,7 @@ from shared.checkpoint import Claim
 from shared.database import Database, fetch, insert_missing, insert_rows, update_rows
 from shared.ids import partition_of
 from shared.outbox import OutboxSnapshot, Parcel
+from shared.projection_store import SqlProjectionStore
 
 _DECISION = (
     "customer", "workspace", "partition", "version", "state", "decision", "due_at", "absorbed_into", "parked", "held",
@@ -124,35 +125,22 @@ class SqlTransaction:
         await outbox.send(self._connection, tables.outbox, parcels)
 
 
-class SqlStore:
+class SqlStore(SqlProjectionStore):
     """The scoring database of a house with `partitions` partitions."""
 
     def __init__(self, database: Database, partitions: int) -> None:
-        self.database, self._partitions = database, partitions
+        super().__init__(database)
+        self._partitions = partitions
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
         async with self.database.transaction() as connection:
             yield SqlTransaction(connection, self._partitions)
 
-    async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
-        async with self.database.transaction() as connection:
-            return await checkpoint.acquire(connection, topic, partition, log_identity)
-
-    async def hold(self, moves: Sequence[tuple[Claim, Claim]]) -> list[Claim]:
-        async with self.database.transaction() as connection:
-            return [await checkpoint.hold(connection, claim, new) for claim, new in moves]
-
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
         async with self.database.snapshot() as connection:
             rows = await outbox.pending(connection, partitions, limit)
         return OutboxSnapshot(tuple(rows), {}, len(rows) < limit, {})
-
-    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
-        async with self.database.transaction() as connection:
-            held = [await checkpoint.hold(connection, claim, claim) for claim in claims]
-            await outbox.sent(connection, seqs)
-            return held
 
     async def due(self, partition: int, before: int, limit: int) -> list[tuple[bytes, str]]:
         statement = (

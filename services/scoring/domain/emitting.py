@@ -24,7 +24,7 @@ def cloud_event(workspace: str, customer: bytes, transition: Transition, emitted
     """The CloudEvent of a transition.
 
     `id` depends on what was decided only, so that a repetition is recognised · `time` is the instant it speaks of (for
-    a silence the exact crossing), `data.emitted_at` when it was said · `sequence` counts per customer, as text that sorts.
+    a silence the exact crossing), `data.emitted_at` when it was said · `sequence`: per customer, sortable text.
     """
     is_stage = isinstance(transition, StageChanged)
     event = {

@@ -1,0 +1,31 @@
+"""What every folding service's SQL store does alike: acquire a partition, move checkpoints, drop what was relayed."""
+
+from collections.abc import Sequence
+
+from shared import checkpoint, outbox
+from shared.checkpoint import Claim
+from shared.database import Database
+
+
+class SqlProjectionStore:
+    """Checkpoint and outbox of one service (`loop.ProjectionStore`); the service adds its transaction and snapshot."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
+        """Become the owner of a partition. Raises LogMismatch."""
+        async with self.database.transaction() as connection:
+            return await checkpoint.acquire(connection, topic, partition, log_identity)
+
+    async def hold(self, moves: Sequence[tuple[Claim, Claim]]) -> list[Claim]:
+        """Move several checkpoints at once. Raises Fenced, then none moved."""
+        async with self.database.transaction() as connection:
+            return [await checkpoint.hold(connection, claim, new) for claim, new in moves]
+
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
+        """Delete acknowledged outbox rows under these claims. Raises Fenced, then none was deleted."""
+        async with self.database.transaction() as connection:
+            held = [await checkpoint.hold(connection, claim, claim) for claim in claims]
+            await outbox.sent(connection, seqs)
+            return held
