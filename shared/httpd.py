@@ -33,7 +33,6 @@ from shared.telemetry import Telemetry, where
 
 _log = structlog.get_logger("http")
 
-JSON_TYPE = (b"content-type", b"application/json")
 SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),

@@ -2,10 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +13,6 @@ from services.scoring.domain.watermark import Heard
 from services.scoring.store import SqlStore
 from shared.clock import FrozenClock
 from shared.codec import encode
-from shared.database import Database
 from shared.events import Fact, Statement, WatermarkStated
 from shared.ids import partition_of
 from shared.log.port import Batch, Record
@@ -26,36 +23,6 @@ from tests.support.steps import PARTITIONS, START_MS, fresh_database
 ANA, BEN, CLIO = leaf_on(0, "ana"), leaf_on(1, "ben", rank=1), leaf_on(2, "clio", rank=4)
 ONE, TWO = bought(ANA, 0), bought(BEN, 20)
 ONE_KEY, TWO_KEY = (f"order:{one.properties['order_id']}" for one in (ONE, TWO))
-
-CONTENTS: dict[str, Any] = {}
-"""What each test left behind on the database it ran on first."""
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """A fresh scoring database of each kind."""
-    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
-    async with fresh_database(url, tmp_path, "scoring") as made:
-        yield made
-
-
-@pytest.fixture
-async def scoring(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[Scoring]:
-    """A worker on it; at the end what must always hold is asked, and whether both databases hold the same."""
-    made = Scoring(database)
-    for partition in range(PARTITIONS):
-        await made.acquire(partition)
-    yield made
-    await made.check()
-    contents = await made.contents()
-    assert contents == CONTENTS.setdefault(request.node.name.split("[")[0] + _variant(request), contents)
-
-
-def _variant(request: pytest.FixtureRequest) -> str:
-    """The other parameters of a test, without the database."""
-    parameters = getattr(request.node, "callspec", None)
-    others = {} if parameters is None else {k: v for k, v in parameters.params.items() if k != "database"}
-    return str(sorted(others.items()))
 
 
 async def opened(scoring: Scoring) -> list[tuple[bytes, str]]:

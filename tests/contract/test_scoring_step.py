@@ -1,12 +1,9 @@
 """The scoring step decides the same on SQLite and on PostgreSQL: equal rows, equal alerts, equal bytes sent."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from shared.database import Database
 from shared.errors import Fenced
 from tests.builders import a_touchpoint
 from tests.support.decisions import (
@@ -24,30 +21,6 @@ from tests.support.decisions import (
 from tests.support.steps import PARTITIONS, fresh_database
 
 ANA, BEN, CLIO = leaf_on(0, "ana"), leaf_on(1, "ben", rank=1), leaf_on(2, "clio", rank=4)
-
-CONTENTS: dict[str, Any] = {}
-"""What each test left behind on the database it ran on first."""
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """A fresh scoring database of each kind."""
-    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
-    async with fresh_database(url, tmp_path, "scoring") as made:
-        yield made
-
-
-@pytest.fixture
-async def scoring(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[Scoring]:
-    """A worker on it; at the end what must always hold is asked, and whether both databases hold the same."""
-    made = Scoring(database)
-    for partition in range(PARTITIONS):
-        await made.acquire(partition)
-    yield made
-    await made.check()
-    contents = await made.contents()
-    name = request.function.__name__
-    assert contents == CONTENTS.setdefault(name, contents)
 
 
 # --- time -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """What people say about alerts, and what erasing leaves of them: the scoring step on both databases."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,36 +7,10 @@ import pytest
 from services.scoring.decide import told, write
 from services.scoring.domain.step import Book
 from services.scoring.domain.verdicts import FALSE_ALARM, acknowledge, judge
-from shared.database import Database
 from shared.errors import NotFound
 from tests.support.decisions import Scoring, bought, changed, complained, erased, leaf_on, s
-from tests.support.steps import PARTITIONS, fresh_database
 
 ANA = leaf_on(0, "ana")
-
-CONTENTS: dict[str, Any] = {}
-"""What each test left behind on the database it ran on first."""
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """A fresh scoring database of each kind."""
-    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
-    async with fresh_database(url, tmp_path, "scoring") as made:
-        yield made
-
-
-@pytest.fixture
-async def scoring(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[Scoring]:
-    """A worker on it; at the end what must always hold is asked, and whether both databases hold the same."""
-    made = Scoring(database)
-    for partition in range(PARTITIONS):
-        await made.acquire(partition)
-    yield made
-    await made.check()
-    contents = await made.contents()
-    name = request.function.__name__
-    assert contents == CONTENTS.setdefault(name, contents)
 
 
 async def test_a_person_acknowledges_and_judges(scoring: Scoring) -> None:
