@@ -12,6 +12,7 @@ from shared.codec import Unknown, decode
 from shared.errors import RaftarError, Retryable, Stopped
 from shared.events import Fact
 from shared.log.port import Log
+from shared.retry import until_answered
 from shared.telemetry import where
 from shared.topics import DEFINITIONS
 
@@ -117,12 +118,8 @@ class DefinitionsFeed:
         return True
 
     async def _bounds(self) -> tuple[int, int]:
-        while True:
-            try:
-                return (await self._source.bounds(DEFINITIONS))[0]
-            except Retryable as error:
-                _log.warning("the log does not answer yet", reason=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
+        bounds = await until_answered(lambda: self._source.bounds(DEFINITIONS), "the log", RETRY_SECONDS)
+        return bounds[0]
 
     async def _read(self, wait_seconds: float) -> None:
         batch = await self._source.read(DEFINITIONS, 0, self._position, wait_seconds=wait_seconds)

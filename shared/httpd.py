@@ -98,7 +98,36 @@ class HouseApp:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The lifespan. Asked to stop while it waits for a log or database that is away, it gives up at once."""
+        started = asyncio.Event()
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                started.set()
+            elif not started.is_set() and self.life.stopping:
+                return  # the traceback of our own cancelling
+            await send(message)
+
+        async with asyncio.TaskGroup() as tasks:
+            living = tasks.create_task(_lived(self._app, scope, receive, tell))
+            watching = [tasks.create_task(started.wait()), tasks.create_task(self.life.stopped())]
+            await asyncio.wait((living, *watching), return_when=asyncio.FIRST_COMPLETED)
+            for task in watching:
+                task.cancel()
+            if not started.is_set() and not living.done():
+                living.cancel()
+                await asyncio.wait([living])
+                await send({"type": "lifespan.startup.failed", "message": "stopped while starting"})
+
+
+async def _lived(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
 
 
 Checks = Mapping[str, Mapping[str, Any]]

@@ -137,6 +137,12 @@ class HouseServer(uvicorn.Server):
         self._serving = serving
         self._stop_asked = False
         self._stop_at: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether a signal, or `stop`, asked it to end."""
+        return self._stop_asked
 
     @property
     def port(self) -> int:
@@ -144,6 +150,9 @@ class HouseServer(uvicorn.Server):
         return int(self.servers[0].sockets[0].getsockname()[1])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self._stop_asked:
+            self._house.life.stop()
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
@@ -166,8 +175,13 @@ class HouseServer(uvicorn.Server):
         self.stop()
 
     def stop(self) -> None:
-        """Not ready from the next tick on; after the drain the listener closes and requests in flight are finished."""
+        """Not ready from the next tick on; after the drain the listener closes and requests in flight are finished.
+
+        While it is starting, and may wait for a log or database that is away for long, it gives up at once.
+        """
         self._stop_asked = True
+        if not self.started and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._house.life.stop)
 
 
 def server(app: HouseApp, serving: Serving) -> HouseServer:
@@ -202,4 +216,8 @@ def serve(app: HouseApp, serving: Serving) -> None:
 
     factory = house_server.config.get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(run())
+        try:
+            runner.run(run())
+        except SystemExit:
+            if not house_server.stop_asked:  # it did not come up, and nobody asked it to end
+                raise

@@ -22,6 +22,7 @@ from shared.httpd import Auth, Checks, Guarded, HouseApp, Life, new_app
 from shared.keyring import Keyring
 from shared.log.port import Log
 from shared.log.sqlite import SqliteLog
+from shared.retry import until_answered
 from shared.telemetry import Telemetry
 from shared.topics import topics
 
@@ -67,15 +68,17 @@ def build(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await log.ensure(topics(settings.partitions))
-        await feed.start()
-        closer = asyncio.create_task(imports.keep_closing_idle(), name="idle imports")
         try:
-            yield
+            await until_answered(lambda: log.ensure(topics(settings.partitions)), "the log")
+            await feed.start()
+            closer = asyncio.create_task(imports.keep_closing_idle(), name="idle imports")
+            try:
+                yield
+            finally:
+                closer.cancel()
+                await asyncio.gather(closer, return_exceptions=True)
+                await feed.close()
         finally:
-            closer.cancel()
-            await asyncio.gather(closer, return_exceptions=True)
-            await feed.close()
             if owns_log:
                 await log.close()
 

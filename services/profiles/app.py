@@ -32,6 +32,7 @@ from shared.log.port import RECORD_BYTES_MAX, Log, Ownership
 from shared.log.sqlite import SqliteLog
 from shared.loop import Projection, Worker
 from shared.relay import Relaying
+from shared.retry import until_answered
 from shared.telemetry import Telemetry
 from shared.topics import CHURN_ALERTS, FAILED_PARTITIONS, SEGMENT_CHANGES, TOUCHPOINTS, TOUCHPOINTS_FAILED, topics
 
@@ -93,8 +94,8 @@ def build(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
-            await _check_tables(database)
-            await log.ensure(topics(settings.partitions))
+            await until_answered(lambda: _check_tables(database), "the database")
+            await until_answered(lambda: log.ensure(topics(settings.partitions)), "the log")
             await feed.start()
             tasks = [asyncio.create_task(one.run(), name=f"keeper {one.topic}") for one in keepers]
             tasks.append(asyncio.create_task(watch.run(), name="watch"))

@@ -32,6 +32,7 @@ from shared.log.port import Log, Ownership
 from shared.log.sqlite import SqliteLog
 from shared.loop import Worker
 from shared.relay import Relaying
+from shared.retry import until_answered
 from shared.telemetry import Telemetry
 from shared.topics import PROFILE_CHANGES, topics
 
@@ -88,8 +89,8 @@ def build(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
-            await _check_tables(database)
-            await log.ensure(topics(partitions))
+            await until_answered(lambda: _check_tables(database), "the database")
+            await until_answered(lambda: log.ensure(topics(partitions)), "the log")
             await feed.start()
             parts = (keeper.run(), hearing.run(), tail.run(), watch.run(), counting.run())
             tasks = [asyncio.create_task(part) for part in parts]

@@ -139,16 +139,16 @@ class KafkaLog:
         return self._identities[topic]
 
     async def close(self) -> None:
-        """Send and await what is queued (within the delivery time-out), then end clients and threads. Idempotent."""
+        """Send and await what is queued (for `CLOSE_SECONDS` at most), then end clients and threads. Idempotent."""
         if self._closed:
             return
         self._closed = True
         if self._watching is not None:
             self._watching.cancel()
+        closing = [reader.close() for reader in self._readers]
         if self._appender_made is not None:
-            await self._appender_made.close()
-        for reader in self._readers:
-            await reader.close()
+            closing.append(self._appender_made.close())
+        await asyncio.gather(*closing)
         await asyncio.to_thread(self._asker.close)
 
     def _now(self) -> float:

@@ -21,6 +21,9 @@ from shared.log.port import Outgoing
 
 _log = structlog.get_logger(__name__)
 
+CLOSE_SECONDS = 5.0
+"""An orderly stop is not held up for longer by brokers that are away; whoever waits is told `OutcomeUnknown`."""
+
 
 class Latch:
     """One append call: done when each of its records was acknowledged or failed."""
@@ -104,7 +107,7 @@ class Appender:
             self._settle(latch)
 
     async def close(self) -> None:
-        """Send what is queued, wait for it within the delivery time-out, then end the thread."""
+        """Send what is queued and wait `CLOSE_SECONDS` for it; what is open then has an unknown outcome."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         await asyncio.sleep(0)  # let the last latches settle
@@ -165,8 +168,8 @@ class Appender:
         if self._producer is None:
             return
         try:
-            self._producer.flush(float(self._settings["delivery_timeout_ms"]) / 1000 + 1)  # type: ignore[arg-type]
-            self._producer.close(5)
+            self._producer.flush(CLOSE_SECONDS)
+            self._producer.close(1)
         except KafkaError as error:
             _log.warning("kafka_producer_closed_with_unsent_records", error=str(error))
             _abandon(self._producer)
