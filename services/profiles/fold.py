@@ -12,7 +12,15 @@ import msgspec
 
 from services.profiles.domain.identity import Assertion, assertion, holding
 from services.profiles.domain.personal import newest_rows, personal_rows
-from services.profiles.domain.rows import EdgeRow, LeafRow, ParkedRow, PersonalRow, TouchpointKey, TouchpointRow
+from services.profiles.domain.rows import (
+    Body,
+    EdgeRow,
+    LeafRow,
+    ParkedRow,
+    PersonalRow,
+    TouchpointKey,
+    TouchpointRow,
+)
 from services.profiles.domain.step import World
 from services.profiles.domain.terms import Command, Fresh, House, Streak, Wanted
 from services.profiles.ports import Store, Transaction
@@ -42,20 +50,6 @@ _encode_body = msgspec.msgpack.Encoder(order="deterministic").encode
 
 Open = Callable[[str, Sealed], PersonalFields]
 """(workspace, sealed) → opened personal fields; {} where the key was destroyed. Raises Poison."""
-
-
-class Body(msgspec.Struct, array_like=True, frozen=True):
-    """What the timeline keeps of a touchpoint beside its columns."""
-
-    name: str
-    properties: dict[str, object]
-    context: dict[str, object]
-    client_at: str | None
-    source: str
-    trust: int
-    received_at: int
-    import_id: str
-    leaves: tuple[bytes, ...]
 
 
 class Logged(NamedTuple):

@@ -11,7 +11,7 @@ from services.profiles.domain.decided import NEVER_AT, NO_RISK, PPM, shown_alert
 from services.profiles.domain.explanation import explain, sentence
 from services.profiles.domain.identity import Assertion, Place, holding
 from services.profiles.domain.personal import CONTEXT, IDENTIFIER
-from services.profiles.fold import Body
+from services.profiles.domain.rows import Body
 from services.profiles.reading import Happened, Kept, Listed, Standing, Whole
 from services.profiles.wire import (
     KIND_NAMES,

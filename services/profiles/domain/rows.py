@@ -60,6 +60,20 @@ class TouchpointRow(NamedTuple):
         return self.day, self.id, self.scope
 
 
+class Body(msgspec.Struct, array_like=True, frozen=True):
+    """What the timeline keeps of a touchpoint beside its columns."""
+
+    name: str
+    properties: dict[str, object]
+    context: dict[str, object]
+    client_at: str | None
+    source: str
+    trust: int
+    received_at: int
+    import_id: str
+    leaves: tuple[bytes, ...]
+
+
 class EdgeRow(NamedTuple):
     """An assertion as kept: append-only, with the time the log recorded it."""
 
