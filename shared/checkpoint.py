@@ -45,10 +45,14 @@ class Claim:
         return max(record.recorded_at, self.frontier + 1)
 
 
-def checkpoint_table(metadata: MetaData) -> Table:
+CHECKPOINT, REBUILD_CHECKPOINT = "checkpoint", "rebuild_checkpoint"
+"""Tables of checkpoints: of the live projections, and of a version that is being made beside them."""
+
+
+def checkpoint_table(metadata: MetaData, name: str = CHECKPOINT) -> Table:
     """The checkpoint table of one service."""
     return Table(
-        "checkpoint",
+        name,
         metadata,
         Column("topic", Text, primary_key=True),
         Column("partition", Integer, primary_key=True),
@@ -71,7 +75,7 @@ RETURNING {_FIELDS}, log_identity
 """
 
 _HOLD = """
-UPDATE checkpoint SET revision = revision + 1, position = $5, frontier = $6, last_position = $7, last_checksum = $8
+UPDATE {table} SET revision = revision + 1, position = $5, frontier = $6, last_position = $7, last_checksum = $8
 WHERE topic = $1 AND partition = $2 AND epoch = $3 AND revision = $4
 RETURNING revision
 """
@@ -91,11 +95,11 @@ async def acquire(connection: AsyncConnection, topic: str, partition: int, log_i
     return Claim(*row[:-1])
 
 
-async def hold(connection: AsyncConnection, claim: Claim, new: Claim) -> Claim:
+async def hold(connection: AsyncConnection, claim: Claim, new: Claim, table: str = CHECKPOINT) -> Claim:
     """Move the checkpoint from `claim` to `new` in the transaction of the effect. Raises Fenced."""
     values: tuple[Any, ...] = (new.position, new.frontier, new.last_position, new.last_checksum)
     where = (claim.topic, claim.partition, claim.epoch, claim.revision)
-    if not await fetch(connection, _HOLD, *where, *values):
+    if not await fetch(connection, _HOLD.format(table=table), *where, *values):
         raise Fenced(f"{claim.topic}/{claim.partition}: another worker has it (epoch {claim.epoch} is over)")
     return replace(new, revision=claim.revision + 1)
 

@@ -161,10 +161,70 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("day", "id", "scope"),
     )
     op.create_index("touchpoint_by_leaf", "touchpoint", ["leaf", "occurred_at"], unique=False)
+    _make_rebuild_tables()
+
+
+def _make_rebuild_tables() -> None:
+    op.create_table(
+        "projection",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("generation", sa.BigInteger(), nullable=False),
+        sa.Column("fold_version", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "rebuild",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("generation", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("phase", sa.Text(), nullable=False),
+        sa.Column("wanted", sa.Text(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("beat", sa.BigInteger(), nullable=False),
+        sa.Column("fold_version", sa.BigInteger(), nullable=False),
+        sa.Column("schema_revision", sa.Text(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("compared_at", sa.BigInteger(), nullable=False),
+        sa.Column("switched_at", sa.BigInteger(), nullable=False),
+        sa.Column("why", sa.Text(), nullable=False),
+        sa.Column("report", sa.LargeBinary(), nullable=False),
+        sa.Column("pace", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "rebuild_checkpoint",
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("frontier", sa.BigInteger(), nullable=False),
+        sa.Column("last_position", sa.BigInteger(), nullable=False),
+        sa.Column("last_checksum", sa.BigInteger(), nullable=False),
+        sa.Column("log_identity", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "partition"),
+    )
+    op.create_table(
+        "rebuild_touched",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+    )
+    op.create_table(
+        "rebuild_differing",
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.Column("was", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("features", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("customer", "leaf"),
+    )
 
 
 def downgrade() -> None:
     """Drop them."""
+    for name in ("rebuild_differing", "rebuild_touched", "rebuild_checkpoint", "rebuild", "projection"):
+        op.drop_table(name)
     op.drop_index("touchpoint_by_leaf", table_name="touchpoint")
     op.drop_table("touchpoint")
     op.drop_index("standing_by_stage", table_name="standing")

@@ -2,13 +2,35 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
-from shared.checkpoint import checkpoint_table
+from shared.checkpoint import REBUILD_CHECKPOINT, checkpoint_table
 from shared.outbox import outbox_table
+from shared.rebuild import projection_table, rebuild_table
 
 metadata = MetaData()
 
 checkpoint = checkpoint_table(metadata)
 outbox = outbox_table(metadata)
+
+projection = projection_table(metadata)
+rebuild = rebuild_table(metadata)
+rebuild_checkpoint = checkpoint_table(metadata, REBUILD_CHECKPOINT)
+
+rebuild_touched = Table(  # leaves written since the last comparison, by either side; repeats are welcome
+    "rebuild_touched",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("leaf", LargeBinary, nullable=False),
+)
+
+rebuild_differing = Table(  # leaves the comparison found different; `was`: their customer in the version before
+    "rebuild_differing",
+    metadata,
+    Column("customer", LargeBinary, primary_key=True),
+    Column("leaf", LargeBinary, primary_key=True),
+    Column("was", LargeBinary, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("features", Text, nullable=False),
+)
 
 leaf = Table(
     "leaf",
