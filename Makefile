@@ -48,6 +48,8 @@ postgres: $(VENV)/.installed-dev ## a PostgreSQL server for development (from a 
 docs: $(VENV)/.installed-dev ## write the generated reference pages anew
 	@$(PY) -m shared.vocabulary > docs/reference/touchpoints.md
 	@$(PY) -m tests.house.settings_page
+	@$(PY) -m tests.house.openapi_pages
+	@$(PY) -m tests.house.asyncapi_page
 
 clean: ## remove the environment and caches, keep data/
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -72,7 +72,7 @@ def decision_shown(
         stage_since=known_moment(decided.stage_since),
         risk=reasons.risk,
         risk_at=moment(now),
-        reasons=reasons_told(reasons),
+        reasons=msgspec.to_builtins(reasons_told(reasons)),
         settled_at=known_moment(decided.settled),
         due_at=known_moment(row.due_at),
         upcoming=[upcoming(one) for one in ahead.transitions] if ahead else [],

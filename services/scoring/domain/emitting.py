@@ -1,16 +1,26 @@
 """What leaves scoring: transitions as CloudEvents 1.0 in JSON, one fact a record, so that any consumer reads them."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from services.scoring.domain.alerts import AlertJudged, AlertTransition, StageChanged, Transition
 from services.scoring.domain.reasons import Reasons
+from services.scoring.domain.told import (
+    ChurnAlertData,
+    ChurnAlertEvent,
+    SegmentChangeData,
+    SegmentChangeEvent,
+    ToldCondition,
+    ToldFact,
+    ToldPart,
+    ToldReasons,
+)
 from shared.ids import derived_id, leaf_text, uuid_text
 from shared.topics import CHURN_ALERTS, SEGMENT_CHANGES
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder().encode
 
 SEGMENT_CHANGED = "raftar.segment.changed"
 
@@ -26,33 +36,19 @@ def cloud_event(workspace: str, customer: bytes, transition: Transition, emitted
     `id` depends on what was decided only, so that a repetition is recognised · `time` is the instant it speaks of (for
     a silence the exact crossing), `data.emitted_at` when it was said · `sequence`: per customer, sortable text.
     """
-    is_stage = isinstance(transition, StageChanged)
-    event = {
-        "specversion": "1.0",
-        "id": uuid_text(_event_id(workspace, customer, transition)),
-        "source": f"raftar/scoring/{workspace}",
-        "type": SEGMENT_CHANGED if is_stage else "raftar." + str(_name(transition)),
-        "subject": leaf_text(customer),
-        "time": _iso(transition.at),
-        "datacontenttype": "application/json",
-        "workspace": workspace,
-        "sequence": f"{transition.sequence:020d}",
-        "data": {
-            "customer": leaf_text(customer),
-            "at": transition.at,
-            "emitted_at": emitted_at,
-            "cause": transition.cause.what,
-            "causes": [uuid_text(fact) for fact in transition.cause.facts],
-            "definition_version": transition.version,
-            "rule_version": transition.version,  # rules and model are published together, under one number
-            "model_version": transition.version,
-            "risk": transition.risk,
-            "risk_at": transition.at,
-            "reasons": reasons_told(transition.reasons),
-            **_particulars(transition),
-        },
-    }
-    return _encode(event)
+    event = SegmentChangeEvent if isinstance(transition, StageChanged) else ChurnAlertEvent
+    return _encode(
+        event(
+            id=uuid_text(_event_id(workspace, customer, transition)),
+            source=f"raftar/scoring/{workspace}",
+            type=_type(transition),
+            subject=leaf_text(customer),
+            time=_iso(transition.at),
+            workspace=workspace,
+            sequence=f"{transition.sequence:020d}",
+            data=_data(leaf_text(customer), transition, emitted_at),  # type: ignore[arg-type]  # each event its own
+        )
+    )
 
 
 def _event_id(workspace: str, customer: bytes, transition: Transition) -> bytes:
@@ -67,55 +63,85 @@ def _name(transition: Transition) -> str:
     return str(transition.__struct_config__.tag)
 
 
-def _particulars(transition: Transition) -> dict[str, Any]:
+def _type(transition: Transition) -> str:
+    return SEGMENT_CHANGED if isinstance(transition, StageChanged) else "raftar." + _name(transition)
+
+
+def _data(customer: str, transition: Transition, emitted_at: int) -> SegmentChangeData | ChurnAlertData:
     if isinstance(transition, StageChanged):
-        return {"stage": transition.stage, "previous": transition.previous}
-    return _alert(transition) if isinstance(transition, AlertTransition) else {}
+        return _stage(customer, transition, emitted_at)
+    if isinstance(transition, AlertTransition):
+        return _alert(customer, transition, emitted_at)
+    raise TypeError(f"{type(transition).__name__} is neither about a stage nor about an alert")
 
 
-def _alert(transition: AlertTransition) -> dict[str, Any]:
+def _stage(customer: str, transition: StageChanged, emitted_at: int) -> SegmentChangeData:
+    return SegmentChangeData(
+        at=transition.at,
+        cause=transition.cause.what,
+        causes=_causes(transition),
+        customer=customer,
+        definition_version=transition.version,
+        emitted_at=emitted_at,
+        model_version=transition.version,
+        previous=transition.previous,
+        reasons=reasons_told(transition.reasons),
+        risk=transition.risk,
+        risk_at=transition.at,
+        rule_version=transition.version,  # rules and model are published together, under one number
+        stage=transition.stage,
+    )
+
+
+def _alert(customer: str, transition: AlertTransition, emitted_at: int) -> ChurnAlertData:
     alert = transition.alert
-    told: dict[str, Any] = {
-        "alert_id": uuid_text(alert.id),
-        "revision": alert.revision,
-        "policy": alert.policy,
-        "kind": alert.kind,
-        "key": alert.key,
-        "state": alert.state,
-        "opened_at": alert.opened_at,
-        "crossed_at": alert.crossed_at,
-        "raised_at": alert.raised_at,
-        "expires_at": alert.expires_at,
-        "closed_at": alert.closed_at,
-        "acknowledged_at": alert.acknowledged_at,
-        "clears": list(transition.reasons.clears),
-    }
-    if isinstance(transition, AlertJudged):
-        told["verdict"] = transition.verdict
-    return told
+    return ChurnAlertData(
+        acknowledged_at=alert.acknowledged_at,
+        alert_id=uuid_text(alert.id),
+        at=transition.at,
+        cause=transition.cause.what,
+        causes=_causes(transition),
+        clears=transition.reasons.clears,
+        closed_at=alert.closed_at,
+        crossed_at=alert.crossed_at,
+        customer=customer,
+        definition_version=transition.version,
+        emitted_at=emitted_at,
+        expires_at=alert.expires_at,
+        key=alert.key,
+        kind=alert.kind,
+        model_version=transition.version,
+        opened_at=alert.opened_at,
+        policy=alert.policy,
+        raised_at=alert.raised_at,
+        reasons=reasons_told(transition.reasons),
+        revision=alert.revision,
+        risk=transition.risk,
+        risk_at=transition.at,
+        rule_version=transition.version,
+        state=alert.state,
+        verdict=transition.verdict if isinstance(transition, AlertJudged) else UNSET,
+    )
 
 
-def reasons_told(reasons: Reasons) -> dict[str, Any]:
+def _causes(transition: Transition) -> tuple[str, ...]:
+    return tuple(map(uuid_text, transition.cause.facts))
+
+
+def reasons_told(reasons: Reasons) -> ToldReasons:
     """Reasons as JSON carries them: durations and times in ms, ids as UUIDs."""
-    return {
-        "risk": reasons.risk,
-        "parts": [{"name": part.name, "amount": part.amount} for part in reasons.parts],
-        "conditions": [{"condition": met.condition, "value": met.value} for met in reasons.conditions],
-        "orders": reasons.orders,
-        "silence_ms": reasons.silence_ms,
-        "usual_gap_ms": reasons.usual_gap_ms,
-        "rhythm": reasons.rhythm,
-        "facts": [
-            {
-                "id": uuid_text(fact.id),
-                "kind": fact.kind,
-                "occurred_at": fact.occurred_at,
-                "key": fact.key,
-                "score": fact.score,
-            }
-            for fact in reasons.facts
-        ],
-    }
+    return ToldReasons(
+        conditions=tuple(ToldCondition(met.condition, met.value) for met in reasons.conditions),
+        facts=tuple(
+            ToldFact(uuid_text(fact.id), fact.key, fact.kind, fact.occurred_at, fact.score) for fact in reasons.facts
+        ),
+        orders=reasons.orders,
+        parts=tuple(ToldPart(part.amount, part.name) for part in reasons.parts),
+        rhythm=reasons.rhythm,
+        risk=reasons.risk,
+        silence_ms=reasons.silence_ms,
+        usual_gap_ms=reasons.usual_gap_ms,
+    )
 
 
 def _iso(at_ms: int) -> str:

@@ -1,0 +1,124 @@
+"""The documents scoring says to everybody, as they stand in JSON: CloudEvents 1.0 and their data.
+
+Fields are declared in the order of their names, which is the order on the wire: encoding then sorts nothing. Instants
+inside `data` are epoch milliseconds, durations end in `_ms`, ids are UUIDs, a customer is 32 hex digits.
+"""
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class ToldPart(msgspec.Struct, frozen=True):
+    """One summand of the risk: `base`, `silence` or `rate`."""
+
+    amount: float
+    name: str
+
+
+class ToldCondition(msgspec.Struct, frozen=True):
+    """A condition as the rule pack writes it, and the value it met."""
+
+    condition: str
+    value: float | None
+
+
+class ToldFact(msgspec.Struct, frozen=True):
+    """What was experienced: one touchpoint."""
+
+    id: str
+    key: str
+    kind: str
+    occurred_at: int
+    score: int | None
+
+
+class ToldReasons(msgspec.Struct, frozen=True):
+    """Why: `parts` add up to `risk` (1e-9); the silence stands in the customer's own measure."""
+
+    conditions: tuple[ToldCondition, ...]
+    facts: tuple[ToldFact, ...]
+    orders: int
+    parts: tuple[ToldPart, ...]
+    rhythm: float | None
+    risk: float | None
+    silence_ms: int | None
+    usual_gap_ms: int | None
+
+
+class SegmentChangeData(msgspec.Struct, frozen=True, kw_only=True):
+    """The customer is in `stage` from `at` on; `previous` is empty for the first stage."""
+
+    at: int
+    cause: str
+    causes: tuple[str, ...]
+    customer: str
+    definition_version: int
+    emitted_at: int
+    model_version: int
+    previous: str
+    reasons: ToldReasons
+    risk: float | None
+    risk_at: int
+    rule_version: int
+    stage: str
+
+
+class ChurnAlertData(msgspec.Struct, frozen=True, kw_only=True):
+    """The alert as it is from `at` on. `verdict` stands in a judgement alone."""
+
+    acknowledged_at: int | None
+    alert_id: str
+    at: int
+    cause: str
+    causes: tuple[str, ...]
+    clears: tuple[str, ...]
+    closed_at: int | None
+    crossed_at: int
+    customer: str
+    definition_version: int
+    emitted_at: int
+    expires_at: int
+    key: str
+    kind: str
+    model_version: int
+    opened_at: int
+    policy: str
+    raised_at: int
+    reasons: ToldReasons
+    revision: int
+    risk: float | None
+    risk_at: int
+    rule_version: int
+    state: str
+    verdict: str | UnsetType = UNSET
+
+
+class SegmentChangeEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer changed stage: a CloudEvent of type `raftar.segment.changed`."""
+
+    data: SegmentChangeData
+    datacontenttype: str = "application/json"
+    id: str
+    sequence: str
+    source: str
+    specversion: str = "1.0"
+    subject: str
+    time: str
+    type: str
+    workspace: str
+
+
+class ChurnAlertEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A word about an alert: a CloudEvent of type `raftar.alert.` and raised, amended, retracted, recovered, expired,
+    judged or acknowledged."""
+
+    data: ChurnAlertData
+    datacontenttype: str = "application/json"
+    id: str
+    sequence: str
+    source: str
+    specversion: str = "1.0"
+    subject: str
+    time: str
+    type: str
+    workspace: str
