@@ -115,4 +115,4 @@ def open_log(settings: IngestSettings, clock: Clock) -> Log:
         from shared.log.kafka import KafkaLog  # an embedded house starts without the Kafka client
 
         return KafkaLog(settings.kafka_bootstrap, clock, **options)
-    return SqliteLog(settings.log_dir, clock, **options)
+    return SqliteLog(settings.log_dir, clock, disk_reserve_bytes=settings.ingest_disk_reserve_bytes, **options)

@@ -19,6 +19,11 @@ class IngestSettings(HouseSettings):
     ingest_inflight_bytes_max: int = Field(
         64 << 20, ge=1024, description="bytes of all requests in progress; beyond it 503 with Retry-After"
     )
+    ingest_disk_reserve_bytes: int = Field(
+        64 << 20,
+        ge=0,
+        description="free bytes on the disk of an SQLite log below which 503 with Retry-After is the answer",
+    )
     ingest_items_max: int = Field(500, ge=1, description="touchpoints in one request")
     ingest_item_bytes_max: int = Field(32 << 10, ge=256, le=256 << 10, description="bytes of one touchpoint")
     ingest_depth_max: int = Field(32, ge=4, le=200, description="nesting of one touchpoint")
