@@ -75,12 +75,17 @@ class Ground:
 
 @dataclass(slots=True)
 class Service:
-    """One service process. Every method may be called again after any other."""
+    """One service process. Every method may be called again after any other.
+
+    `launcher`: the module that starts it, given the room ("": the service itself) · `settings`: variables of its own.
+    """
 
     name: str
     room: str
     port: int
     ground: Ground
+    launcher: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
     starts: int = 0
     _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
@@ -105,10 +110,11 @@ class Service:
         assert not self.alive(), f"{self.name} runs already"
         self.starts += 1
         port = {f"RAFTAR_{self.room.upper()}_PORT": str(self.port)}
+        module = [self.launcher, self.room] if self.launcher else [f"services.{self.room}"]
         with self.log_file.open("ab") as printed:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, sys.executable, "-m", f"services.{self.room}"],
-                env=self.ground.environment | port,
+                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, sys.executable, "-m", *module],
+                env=self.ground.environment | port | self.settings,
                 cwd=PROJECT,
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
@@ -124,9 +130,9 @@ class Service:
         """End it as a power cut of the process would, and wait until it is gone."""
         self._end(signal.SIGKILL)
 
-    def terminate(self) -> int:
-        """End it in order; returns its exit code."""
-        return self._end(signal.SIGTERM)
+    def terminate(self, seconds: float = END_SECONDS) -> int:
+        """End it in order; returns its exit code. Fails when that takes longer than `seconds`."""
+        return self._end(signal.SIGTERM, seconds)
 
     def freeze(self) -> None:
         """Stop it from running without closing anything (SIGSTOP)."""
@@ -157,7 +163,7 @@ class Service:
             return self.log_file.read_text(errors="replace")[-PRINTED_BYTES_SHOWN:]
         return ""
 
-    def _end(self, how: signal.Signals) -> int:
+    def _end(self, how: signal.Signals, seconds: float = END_SECONDS) -> int:
         process, self._process = self._process, None
         if process is None:
             return 0
@@ -165,23 +171,26 @@ class Service:
             os.kill(process.pid, how)
             os.kill(process.pid, signal.SIGCONT)  # a frozen process takes no SIGTERM
         try:
-            return process.wait(END_SECONDS)
+            return process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise AssertionError(f"{self.name} did not end within {END_SECONDS:g} s of {how.name}") from None
+            raise AssertionError(f"{self.name} did not end within {seconds:g} s of {how.name}") from None
 
 
 class House:
     """The services on one ground. `prepare()`, then `start()`; `close()` ends all of them whatever happened."""
 
-    def __init__(self, ground: Ground, rules: Mapping[str, Any] | None = None, workers: int = 1) -> None:
+    def __init__(
+        self, ground: Ground, rules: Mapping[str, Any] | None = None, workers: int = 1, launcher: str = ""
+    ) -> None:
         self.ground = ground
         self._rules = dict(rules) if rules is not None else default_rules()
         names = ["ingest"] + [f"{room}-{n}" for room in ("profiles", "scoring") for n in range(1, workers + 1)]
         ports = free_ports(len(names))
         self.services = {
-            name: Service(name, name.partition("-")[0], port, ground) for name, port in zip(names, ports, strict=True)
+            name: Service(name, name.partition("-")[0], port, ground, launcher)
+            for name, port in zip(names, ports, strict=True)
         }
 
     @property
@@ -214,7 +223,8 @@ class House:
     def add(self, room: str) -> Service:
         """One more worker of a service, started and ready."""
         name = f"{room}-{len(self.of(room)) + 1}"
-        self.services[name] = service = Service(name, room, free_ports(1)[0], self.ground)
+        launcher = self.of(room)[0].launcher
+        self.services[name] = service = Service(name, room, free_ports(1)[0], self.ground, launcher)
         service.launch()
         service.wait_until_ready()
         return service
