@@ -1,53 +1,107 @@
-"""`python -m services [run|init|migrate]`: the house, its first start, its tables."""
+"""`python -m services [COMMAND]`: what touches the house's own files, log and databases, running or not.
+
+`raftar` speaks REST to a running house. What must work without one (start, first start, tables, backup and restore)
+stands here; `raftar run`, `raftar backup` and `raftar restore` are the same commands.
+"""
 
 import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
 from services.all_in_one import AllInOneSettings, migrate, run
+from services.backup.command import backup_command, restore_command
 from services.first_start import first_start
 from shared.clock import SystemClock
 from shared.errors import RaftarError
 
 
+class Call(NamedTuple):
+    """One command as it was typed, and what it works with."""
+
+    asked: argparse.Namespace
+    settings: AllInOneSettings
+    clock: SystemClock
+    console: Console
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 could not (the message says what to do), 2 wrong use."""
     asked = _parser().parse_args(arguments)
-    settings, clock, console = AllInOneSettings(), SystemClock(), Console()
     try:
-        if asked.command == "migrate":
-            asyncio.run(migrate(settings))
-            console.print("All tables are of this version.")
-            return 0
-        if asked.command == "init":
-            return asyncio.run(_init(settings, clock, console, asked.new_keys))
-        return asyncio.run(run(settings, clock, console))
-    except (RaftarError, ValueError) as error:
+        call = Call(asked, AllInOneSettings(), SystemClock(), Console())
+        code: int = asked.carry_out(call)
+        return code
+    except (RaftarError, ValueError, OSError) as error:
         Console(stderr=True).print(f"[red]Raftar stopped:[/red] {error}", highlight=False, soft_wrap=True)
         return 1
 
 
-async def _init(settings: AllInOneSettings, clock: SystemClock, console: Console, new_keys: bool) -> int:
-    started = await first_start(settings, clock, new_keys)
-    for line in started.done or ["nothing to do: this house was started before"]:
-        console.print(line)
-    if any("key" in line for line in started.done):
-        console.print(f"public write key {started.access.write_key}", soft_wrap=True, highlight=False)
-        console.print(f"secret key       {started.access.secret_key}", soft_wrap=True, highlight=False)
+def _run(call: Call) -> int:
+    return asyncio.run(run(call.settings, call.clock, call.console))
+
+
+def _migrate(call: Call) -> int:
+    asyncio.run(migrate(call.settings))
+    call.console.print("All tables are of this version.")
     return 0
+
+
+def _init(call: Call) -> int:
+    started = asyncio.run(first_start(call.settings, call.clock, call.asked.new_keys))
+    for line in started.done or ["nothing to do: this house was started before"]:
+        call.console.print(line)
+    if any("key" in line for line in started.done):
+        call.console.print(f"public write key {started.access.write_key}", soft_wrap=True, highlight=False)
+        call.console.print(f"secret key       {started.access.secret_key}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _backup(call: Call) -> int:
+    asked = call.asked
+    return backup_command(
+        call.settings, asked.folder, call.clock, call.console, with_keys=asked.with_keys, as_json=asked.json
+    )
+
+
+def _restore(call: Call) -> int:
+    asked, data_dir = call.asked, call.settings.data_dir
+    return restore_command(
+        asked.folder, data_dir, call.console, keys=asked.keys, only_check=asked.check, as_json=asked.json
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
+    parser.set_defaults(carry_out=_run)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("run", help="migrate, first start, then the three services until Ctrl-C (default)")
+    house = commands.add_parser("run", help="migrate, first start, then the three services until Ctrl-C (default)")
+    house.set_defaults(carry_out=_run)
     init = commands.add_parser("init", help="topics, workspace, keys, rules; does nothing the second time")
     init.add_argument("--new-keys", action="store_true", help="make a write key and a secret key in any case")
-    commands.add_parser("migrate", help="bring the databases to this version's tables")
+    init.set_defaults(carry_out=_init)
+    tables = commands.add_parser("migrate", help="bring the databases to this version's tables")
+    tables.set_defaults(carry_out=_migrate)
+    _add_backup(commands)
     return parser
+
+
+def _add_backup(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    backup = commands.add_parser("backup", help="one instant of an embedded house, running or not, into a new folder")
+    backup.add_argument("folder", type=Path, metavar="FOLDER", help="a new or empty folder, not below the data folder")
+    backup.add_argument("--with-keys", action="store_true", help="put the keys in too: then it opens everything")
+    backup.set_defaults(carry_out=_backup)
+    restore = commands.add_parser("restore", help="put a backup into an empty data folder")
+    restore.add_argument("folder", type=Path, metavar="FOLDER", help="what `backup` wrote")
+    restore.add_argument("--keys", type=Path, metavar="KEYS", help="the keys folder, where it was kept apart")
+    restore.add_argument("--check", action="store_true", help="read and check the whole backup, write nothing")
+    restore.set_defaults(carry_out=_restore)
+    for command in (backup, restore):
+        command.add_argument("--json", action="store_true", help="one JSON document for scripts")
 
 
 if __name__ == "__main__":

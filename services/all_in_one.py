@@ -23,7 +23,7 @@ from rich.console import Console
 import migrations
 from migrations import SERVICES
 from services import local_access, logbook
-from services.first_start import FirstStart, first_start
+from services.first_start import FirstStart, check_whole, first_start
 from services.local_access import LocalAccess
 from services.logbook import Logbook
 from services.supervisor import Child, Supervisor
@@ -74,6 +74,7 @@ async def run(settings: AllInOneSettings, clock: Clock, console: Console) -> int
     Raises RaftarError, with the next step in its message, when the house cannot start.
     """
     settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
+    check_whole(settings.data_dir)
     with one_house_per_folder(settings.data_dir):
         house = rooms(settings)
         await migrate(settings)
@@ -97,6 +98,7 @@ async def run(settings: AllInOneSettings, clock: Clock, console: Console) -> int
 
 async def migrate(settings: HouseSettings) -> None:
     """Bring the databases of all services to this version's tables. Safe to run again."""
+    check_whole(settings.data_dir)
     for service in SERVICES:
         database = open_database(settings.database_url, settings.data_dir, service)
         try:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -18,6 +19,7 @@ from shared.access import KEY_RANDOM_BYTES, SCOPES, SECRET_KEY, WRITE, WRITE_KEY
 from shared.clock import Clock
 from shared.codec import encode
 from shared.definitions import DefinitionsFeed
+from shared.errors import Stopped
 from shared.events import DefinitionPublished, Fact, KeyCreated, WorkspaceDefined
 from shared.keyring import Keyring
 from shared.log.port import Log, Outgoing
@@ -26,6 +28,8 @@ from shared.settings import HouseSettings
 from shared.topics import DEFINITIONS, topics
 
 WEBSITE, BACK_OFFICE = "website", "back-office"
+UNFINISHED_RESTORE = "restore.unfinished"
+"""Stands in the data folder while a backup is put into it."""
 
 
 @dataclass(slots=True)
@@ -52,12 +56,19 @@ async def open_log(settings: HouseSettings, clock: Clock) -> AsyncIterator[Log]:
         await log.close()
 
 
+def check_whole(data_dir: Path) -> None:
+    """Raise Stopped where a restore into the folder was interrupted: half a house must not start."""
+    if (data_dir / UNFINISHED_RESTORE).exists():
+        raise Stopped(f"a restore into {data_dir} was not finished: remove the folder, then restore again")
+
+
 async def first_start(settings: HouseSettings, clock: Clock, new_keys: bool = False) -> FirstStart:
     """Do what a first start does and was not done yet; `new_keys` makes two more keys in any case.
 
     Raises Stopped when the log knows the workspace but this machine lacks its secrets, Retryable when the log is
     not there yet.
     """
+    check_whole(settings.data_dir)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=local_access.FOLDER_OWNER_ONLY)
     async with open_log(settings, clock) as log:
         await log.ensure(topics(settings.partitions))

@@ -60,6 +60,13 @@ def clear_errors() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
+def _files(*arguments: str) -> NoReturn:
+    """A command on the house's own files and databases, which must work when no house answers."""
+    from services.__main__ import main as services
+
+    sys.exit(services(arguments))
+
+
 def _house() -> House:
     return find_house(CliSettings())
 
@@ -70,6 +77,34 @@ def run() -> None:
     from services.__main__ import main as services
 
     sys.exit(services(["run"]))
+
+
+@app.command(epilog="Example: raftar backup /backups/monday   ·   raftar backup /backups/monday --with-keys --json")
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder, not below the data folder.")],
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Put the keys in too: then it opens everything.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Back up an embedded house on this machine, running or not: one instant of all its files."""
+    _files("backup", str(folder), *(["--with-keys"] if with_keys else []), *(["--json"] if as_json else []))
+
+
+@app.command(epilog="Example: RAFTAR_DATA_DIR=fresh raftar restore /backups/monday --keys /safe/keys")
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What `raftar backup` wrote.")],
+    keys: Annotated[Path | None, typer.Option(help="The keys folder, where it was kept apart.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Read and check the whole backup, write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup into an empty data folder; nothing is ever overwritten."""
+    options = [
+        *(["--keys", str(keys)] if keys else []),
+        *(["--check"] if check else []),
+        *(["--json"] if as_json else []),
+    ]
+    _files("restore", str(folder), *options)
 
 
 @app.command(epilog="Example: raftar demo --leave")
