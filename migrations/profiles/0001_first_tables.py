@@ -89,6 +89,7 @@ def upgrade() -> None:
         sa.Column("erased", sa.Boolean(), nullable=False),
         sa.Column("erased_at", sa.BigInteger(), nullable=False),
         sa.Column("known", sa.Boolean(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("leaf"),
         postgresql_with={"fillfactor": 70},
     )
@@ -143,6 +144,32 @@ def upgrade() -> None:
     )
     op.create_index("standing_by_risk", "standing", ["workspace", "risk_ppm", "customer"], unique=False)
     op.create_index("standing_by_stage", "standing", ["workspace", "stage"], unique=False)
+    op.create_table(
+        "transition",
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("alert", sa.LargeBinary(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("says", sa.Text(), nullable=False),
+        sa.Column("risk_ppm", sa.Integer(), nullable=False),
+        sa.Column("risk_at", sa.BigInteger(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "partition", "position"),
+    )
+    op.create_index("transition_by_customer", "transition", ["customer", "recorded_at"], unique=False)
+    op.create_index(
+        "transition_by_alert",
+        "transition",
+        ["alert", "number"],
+        unique=False,
+        postgresql_where=sa.text("topic = 'churn-alerts'"),
+        sqlite_where=sa.text("topic = 'churn-alerts'"),
+    )
     op.create_table(
         "touchpoint",
         sa.Column("day", sa.Integer(), nullable=False),
@@ -223,6 +250,14 @@ def _make_rebuild_tables() -> None:
 
 def downgrade() -> None:
     """Drop them."""
+    op.drop_index(
+        "transition_by_alert",
+        table_name="transition",
+        postgresql_where=sa.text("topic = 'churn-alerts'"),
+        sqlite_where=sa.text("topic = 'churn-alerts'"),
+    )
+    op.drop_index("transition_by_customer", table_name="transition")
+    op.drop_table("transition")
     for name in ("rebuild_differing", "rebuild_touched", "rebuild_checkpoint", "rebuild", "projection"):
         op.drop_table(name)
     op.drop_index("touchpoint_by_leaf", table_name="touchpoint")

@@ -30,7 +30,7 @@ CODE_VERSION = version("raftar")
 
 _LEAF = (
     "leaf", "workspace", "root", "standing", "full_rank", "state", "merged", "version", "moves", "erased",
-    "erased_at", "known",
+    "erased_at", "known", "changed_at",
 )  # fmt: skip
 _TOUCHPOINT = (
     "day", "id", "scope", "workspace", "leaf", "partition", "position", "place", "kind", "channel", "occurred_at",
@@ -196,7 +196,7 @@ class SqlTransaction:
 def _leaf_values(row: LeafRow) -> tuple[Any, ...]:
     return (
         row.leaf, row.workspace, row.root, row.standing, row.full, row.state, row.merged, row.version, row.moves,
-        row.erased, row.erased_at, row.known,
+        row.erased, row.erased_at, row.known, row.changed_at,
     )  # fmt: skip
 
 

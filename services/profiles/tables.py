@@ -1,6 +1,18 @@
 """Tables of the profiles database. The workspace is inside every key: leaves and scopes are hashes over it."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 
 from shared.checkpoint import REBUILD_CHECKPOINT, checkpoint_table
 from shared.outbox import outbox_table
@@ -47,6 +59,7 @@ leaf = Table(
     Column("erased", Boolean, nullable=False),
     Column("erased_at", BigInteger, nullable=False),
     Column("known", Boolean, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
     Index("leaf_by_root", "root"),
     # Room in each page: a state that grows stays in place and touches no index (HOT).
     postgresql_with={"fillfactor": 70},
@@ -125,6 +138,28 @@ alert = Table(
     Column("state", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Index("alert_by_customer", "customer"),
+)
+
+_OF_ALERTS = text("topic = 'churn-alerts'")
+
+transition = Table(  # every decision ever recorded, so that it can be told what was decided by any instant
+    "transition",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("customer", LargeBinary, nullable=False),
+    Column("alert", LargeBinary, nullable=False),  # empty: a change of stage
+    Column("number", BigInteger, nullable=False),  # the alert's revision, or the customer's sequence
+    Column("at", BigInteger, nullable=False),  # the instant it speaks of
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("says", Text, nullable=False),  # the stage, or the alert's state
+    Column("risk_ppm", Integer, nullable=False),  # -1: no risk can be told
+    Column("risk_at", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # reasons of the stage, or the whole event of the alert
+    Index("transition_by_customer", "customer", "recorded_at"),
+    Index("transition_by_alert", "alert", "number", postgresql_where=_OF_ALERTS, sqlite_where=_OF_ALERTS),
 )
 
 personal = Table(

@@ -110,7 +110,7 @@ async def record(encoded: Sequence[Sequence[bytes]], folder: Path) -> Recorded:
             found.batches.append(
                 (
                     [tuple(row) for row in seen],
-                    [LeafRow(*row[:9], bool(row[9]), row[10], bool(row[11])) for row in picked],
+                    [LeafRow(*row[:9], bool(row[9]), row[10], bool(row[11]), *row[12:]) for row in picked],
                     [tuple(row) for row in shown],
                     [Parcel(*row) for row in parcels],
                 )

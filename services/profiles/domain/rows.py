@@ -15,7 +15,7 @@ class LeafRow(msgspec.Struct, frozen=True):
 
     `version`: of the customer this leaf was or is the root of; never goes back · `moves`: how often its customer
     changed · `erased_at`: recorded time of the last erasure or reinstatement (-1: never) · `known`: its identifier is
-    in `personal`.
+    in `personal` · `changed_at`: when what raised `version` last was recorded (epoch ms, -1: never).
     """
 
     leaf: bytes
@@ -30,6 +30,7 @@ class LeafRow(msgspec.Struct, frozen=True):
     erased: bool = False
     erased_at: int = -1
     known: bool = False
+    changed_at: int = -1
 
     @property
     def place(self) -> Place:

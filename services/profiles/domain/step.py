@@ -236,7 +236,7 @@ class World:
             self._moved.add(root)
 
     def _absorb(self, workspace: str, leaf: bytes, recorded_at: int) -> None:
-        row = self._raise_version(leaf)
+        row = self._raise_version(leaf, recorded_at)
         elsewhere = tuple(gone for gone in self._departed.pop(leaf, ()) if gone.into != row.root)
         self._send(leaf, CustomerAbsorbed(workspace, leaf, row.root, row.version, recorded_at, elsewhere))
         self._dirty.pop(leaf, None)
@@ -296,7 +296,7 @@ class World:
             self._put(self._rows[leaf], erased=True, standing=ERASED, state=b"", merged=b"")
         self._stale.discard(leaf)
         self._dirty.pop(leaf, None)
-        version = self._raise_version(leaf).version
+        version = self._raise_version(leaf, recorded_at).version
         self._send(leaf, CustomerErased(fact.workspace, leaf, version, recorded_at))
 
     def _reinstate(self, fact: LeafReinstated, recorded_at: int) -> None:
@@ -318,7 +318,7 @@ class World:
     def _cut(self, workspace: str, recorded_at: int, facts: Mapping[bytes, list[FactRef]], import_id: str) -> None:
         """One change for each customer this record touched."""
         for root in self._dirty:
-            row = self._raise_version(root)
+            row = self._raise_version(root, recorded_at)
             state = profiles.encode(self._states.customer(row))
             leaves = self._places_of(root) if root in self._moved else ()
             refs = tuple(facts.get(root, ()))
@@ -358,9 +358,9 @@ class World:
         new = self._rows[row.leaf] = msgspec.structs.replace(row, **changes)
         return new
 
-    def _raise_version(self, leaf: bytes) -> LeafRow:
+    def _raise_version(self, leaf: bytes, recorded_at: int) -> LeafRow:
         row = self._rows[leaf]
-        return self._put(row, version=row.version + 1)
+        return self._put(row, version=row.version + 1, changed_at=recorded_at)
 
     def _encode(self, leaf: bytes) -> None:
         row = self._rows[leaf]
