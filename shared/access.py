@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from shared.errors import InvalidField, NotAllowed
-from shared.events import PUBLIC, SECRET, Fact, KeyCreated, KeyRevoked, WorkspaceDefined
+from shared.events import PUBLIC, SECRET, Fact, KeyCreated, KeyRevoked, SealingKeyDestroyed, WorkspaceDefined
 
 WRITE, READ, ACT, ADMIN = "write", "read", "act", "admin"
 SCOPES = (WRITE, READ, ACT, ADMIN)
@@ -35,8 +35,21 @@ class MissingScope(NotAllowed):
 
 
 @dataclass(frozen=True, slots=True)
+class SealingKey:
+    """One key that doors sealed to: since when, until its successor was told, and when it was destroyed (epoch ms)."""
+
+    name: str
+    since: int
+    until: int | None = None
+    destroyed_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Workspace:
-    """A workspace as its definition says: time zone, phone region, and the public key personal data is sealed to."""
+    """A workspace as its definition says: time zone, phone region, and the public key personal data is sealed to.
+
+    `sealing_keys`: every key it ever had, oldest first; the last one is in use.
+    """
 
     name: str
     time_zone: str
@@ -44,6 +57,12 @@ class Workspace:
     sealing_key: str
     sealing_public: bytes
     created_at: int
+    sealing_keys: tuple[SealingKey, ...] = ()
+
+    @property
+    def destroyed_keys(self) -> frozenset[str]:
+        """Names of the keys that open nothing any more."""
+        return frozenset(key.name for key in self.sealing_keys if key.destroyed_at is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +110,8 @@ class Access:
             return replace(self, keys={**self.keys, fact.key_id: _key(fact)})
         if isinstance(fact, KeyRevoked):
             return self._revoked(fact)
+        if isinstance(fact, SealingKeyDestroyed):
+            return self._destroyed(fact)
         return self
 
     def key(self, presented: str) -> Key | None:
@@ -119,7 +140,19 @@ class Access:
             sealing_key=fact.sealing_key,
             sealing_public=fact.sealing_public,
             created_at=first.created_at if first else fact.created_at,
+            sealing_keys=_sealing_keys(first.sealing_keys if first else (), fact),
         )
+
+    def _destroyed(self, fact: SealingKeyDestroyed) -> "Access":
+        """The key in use cannot be destroyed: doors seal to it."""
+        workspace = self.workspaces.get(fact.workspace)
+        if workspace is None or fact.name == workspace.sealing_key:
+            return self
+        keys = tuple(
+            replace(key, destroyed_at=fact.destroyed_at) if key.name == fact.name and key.destroyed_at is None else key
+            for key in workspace.sealing_keys
+        )
+        return replace(self, workspaces={**self.workspaces, fact.workspace: replace(workspace, sealing_keys=keys)})
 
     def _revoked(self, fact: KeyRevoked) -> "Access":
         key = self.keys.get(fact.key_id)
@@ -155,6 +188,14 @@ def _check(kind: str, source: str, scopes: tuple[str, ...]) -> None:
         raise InvalidField("scopes", f"are one or more of {', '.join(SCOPES)}")
     if kind == WRITE_KEY and set(scopes) != {WRITE}:
         raise InvalidField("scopes", "a write key is public and can only have `write`; make a secret key instead")
+
+
+def _sealing_keys(known: tuple[SealingKey, ...], fact: WorkspaceDefined) -> tuple[SealingKey, ...]:
+    """The keys once `fact` names the one in use. One that was told before never comes into use again as another."""
+    if any(key.name == fact.sealing_key for key in known):
+        return known
+    ended = tuple(key if key.until is not None else replace(key, until=fact.created_at) for key in known)
+    return (*ended, SealingKey(fact.sealing_key, since=fact.created_at))
 
 
 def _key(fact: KeyCreated) -> Key:

@@ -265,7 +265,11 @@ class WatermarkStated(Fact, frozen=True, array_like=True):
 
 
 class TouchpointFailed(Fact, frozen=True, array_like=True):
-    """An item the door refused inside a good batch: whole and sealed (index 0, field `item`), with reason and path."""
+    """An item the door refused inside a good batch, with reason and path: whole and sealed, at index 0.
+
+    Fields of the sealed map: `item`, its bytes, and what a replay needs: `native` (the shape), `trust`, `sent_at`, and a
+    batch's own `context`; only `item` is always there.
+    """
 
     NAME: ClassVar[str] = "touchpoint.failed"
     workspace: str
@@ -278,11 +282,28 @@ class TouchpointFailed(Fact, frozen=True, array_like=True):
     item: Sealed
 
 
+class TouchpointFailureClosed(Fact, frozen=True, array_like=True):
+    """A failed item needs nobody any more: `how` is `replayed` (the log has it) or `discarded`.
+
+    Lies behind the item on its partition.
+    """
+
+    NAME: ClassVar[str] = "touchpoint.failure.closed"
+    workspace: str
+    id: bytes
+    how: str
+    closed_at: int
+
+
 # --- definitions topic --------------------------------------------------------------------------------------
 
 
 class WorkspaceDefined(Fact, frozen=True, array_like=True):
-    """A workspace: its fixed time zone, its phone region and the public key personal data is sealed to."""
+    """A workspace: its fixed time zone, its phone region and the public key personal data is sealed to.
+
+    Said again with another sealing key when that is rotated: doors seal to the key of the last one. `created_at`: of
+    this definition; the first one's is the birth of the workspace.
+    """
 
     NAME: ClassVar[str] = "workspace.defined"
     workspace: str
@@ -314,6 +335,15 @@ class KeyRevoked(Fact, frozen=True, array_like=True):
     workspace: str
     key_id: str
     revoked_at: int
+
+
+class SealingKeyDestroyed(Fact, frozen=True, array_like=True):
+    """What was sealed to this key can never be read again: whoever holds its private half destroys it on reading this."""
+
+    NAME: ClassVar[str] = "sealing.key.destroyed"
+    workspace: str
+    name: str
+    destroyed_at: int
 
 
 class DefinitionPublished(Fact, frozen=True, array_like=True):
@@ -350,7 +380,8 @@ class ImportClosed(Fact, frozen=True, array_like=True):
 FACTS: tuple[type[Fact], ...] = (
     TouchpointsRecorded, IdentityLinked, IdentityUnlinked, ErasureRequested, LeafErased, LeafReinstated,
     ImportFinished, ProfileChanged, CustomerAbsorbed, CustomerErased, CustomerParked, ImportPassed, WatermarkStated,
-    TouchpointFailed, WorkspaceDefined, KeyCreated, KeyRevoked, DefinitionPublished, ImportStarted, ImportClosed,
+    TouchpointFailed, TouchpointFailureClosed, WorkspaceDefined, KeyCreated, KeyRevoked, SealingKeyDestroyed,
+    DefinitionPublished, ImportStarted, ImportClosed,
 )  # fmt: skip
 
 Upcaster = Callable[[Any], Any]

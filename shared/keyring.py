@@ -17,6 +17,7 @@ from shared.errors import InvalidField, Stopped
 
 KEY_BYTES = 32
 _WORKSPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_NAME = re.compile(r"[0-9]{4,9}-[0-9a-f]{1,64}")
 
 
 class KeyMissing(Stopped):
@@ -47,7 +48,37 @@ class Keyring:
                 raise KeyMissing(_missing(secret, f"workspace {workspace!r} has sealing keys but lost its leaf secret"))
             _write_once(secret, random(KEY_BYTES))
         if not any(sealing.glob("*.public")):
-            self._add_pair(sealing)
+            self._add_pair(sealing, 1)
+
+    def rotate(self, workspace: str) -> tuple[str, bytes]:
+        """Add a sealing pair behind the newest one; returns its name and public half. Raises KeyMissing.
+
+        Nothing seals to it before doors hear of it (`WorkspaceDefined`), so a crash in between leaves a pair to use.
+        """
+        folder = self._home(workspace) / "sealing"
+        number = int(self.sealing_public(workspace)[0].partition("-")[0]) + 1
+        self._add_pair(folder, number)
+        return self.sealing_public(workspace)
+
+    def destroy(self, workspace: str, name: str) -> bool:
+        """Overwrite and delete a private key; its public half stays, and says that it was here. False: it was not here.
+
+        A crash in the middle leaves a file that is no key any more, or the whole one: destroying again finishes.
+        """
+        path = self._home(workspace) / "sealing" / f"{_known_name(name)}.private"
+        try:
+            with path.open("r+b", buffering=0) as file:
+                file.write(random(KEY_BYTES))
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            return False
+        path.unlink(missing_ok=True)  # another process may destroy it at the same moment
+        _sync_folder(path.parent)
+        return True
+
+    def sealing_names(self, workspace: str) -> list[str]:
+        """Names of every sealing key that is or was here, oldest first."""
+        return sorted(path.stem for path in (self._home(workspace) / "sealing").glob("*.public"))
 
     def leaf_secret(self, workspace: str) -> bytes:
         """The 32 bytes that make leaves of identifiers. Raises KeyMissing."""
@@ -74,13 +105,19 @@ class Keyring:
             raise InvalidField("workspace", "use 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit")
         return self._folder / workspace
 
-    def _add_pair(self, folder: Path) -> None:
+    def _add_pair(self, folder: Path, number: int) -> None:
         """Private half first: a public key without its private half would seal what nobody can open."""
         private = PrivateKey.generate()
         public = bytes(private.public_key)
-        name = f"0001-{blake2b(public, digest_size=6).hexdigest()}"
+        name = f"{number:04d}-{blake2b(public, digest_size=6).hexdigest()}"
         _write_once(folder / f"{name}.private", bytes(private))
         _write_once(folder / f"{name}.public", public)
+
+
+def _known_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidField("name", "is no sealing key's name, as `raftar keys sealing` lists them")
+    return name
 
 
 def _make_private_folder(folder: Path) -> None:
