@@ -9,12 +9,13 @@ from services.scoring.domain.conditions import Reading, buys_again
 from services.scoring.domain.decision import INITIAL, Decision, Outcome, advance, due, on_change
 from services.scoring.domain.definitions import Definition
 from services.scoring.domain.lifecycle import next_stage_flip, stage_at
-from services.scoring.domain.reasons import churn_risk, parts_of
+from services.scoring.domain.reasons import parts_of
 from services.scoring.domain.rhythm import gamma_cdf
 from services.scoring.domain.silence import crossing, silent
 from services.scoring.domain.snapshot import Snapshot, buying
 from shared.ids import DAY_MS
-from tests.unit.scoring_cases import DEFINITION, START, a_definition, bought, day
+from tests.support.btyd import mbg_age_at_p_alive
+from tests.unit.scoring_cases import DEFINITION, START, a_definition, bought, churn_risk, day
 
 FIXED = a_definition(silence=["silence >= 60d"])
 days = st.lists(st.floats(0, 700, allow_nan=False).map(lambda d: round(d, 6)), min_size=1, max_size=12, unique=True)
@@ -75,7 +76,7 @@ def test_the_rhythm_quantile_is_a_distribution(shape: float, x: float, more: flo
 
 @given(st.integers(0, 30), st.floats(0, 300), st.floats(0.01, 0.99))
 def test_the_closed_form_of_p_alive_meets_p_alive(x: int, t_x: float, threshold: float) -> None:
-    age = mbg.age_at_p_alive(mbg.CDNOW, x, t_x, threshold)
+    age = mbg_age_at_p_alive(mbg.CDNOW, x, t_x, threshold)
     assume(t_x <= age < 1e12)
     assert abs(mbg.p_alive(mbg.CDNOW, x, t_x, age) - threshold) < 1e-9
 

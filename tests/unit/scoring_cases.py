@@ -4,10 +4,11 @@ from typing import Any
 
 from services.scoring.defaults import default_rules
 from services.scoring.domain.alerts import Alert, AlertTransition, AnyTransition
+from services.scoring.domain.conditions import buys_again
 from services.scoring.domain.decision import INITIAL, Decision, Outcome, advance, on_change
 from services.scoring.domain.definitions import Definition, model_of
 from services.scoring.domain.pack import pack_of
-from services.scoring.domain.snapshot import Purchase, Snapshot
+from services.scoring.domain.snapshot import Purchase, Snapshot, buying
 from shared.events import SECRET, FactRef
 from shared.ids import DAY_MS
 
@@ -72,3 +73,9 @@ def alerts_of(outcome: Outcome) -> list[Alert]:
 def silence_after(snapshot: Snapshot, decision: Decision, until: int, definition: Definition = DEFINITION) -> Outcome:
     """Advance to `until`."""
     return advance(decision, snapshot, until, definition)
+
+
+def churn_risk(snapshot: Snapshot, at: int, definition: Definition) -> float | None:
+    """1 - P(a purchase within the horizon from `at`), in 0..1; None for a customer without a purchase that counts."""
+    bought_so_far = buying(snapshot, definition.pack.purchase_trust_min, definition.pack.day_ms)
+    return None if bought_so_far is None else 1.0 - buys_again(bought_so_far, definition.model, at)

@@ -14,12 +14,22 @@ from services.scoring.domain.alerts import (
 from services.scoring.domain.conditions import Reading
 from services.scoring.domain.decision import INITIAL, Decision, advance, due, hold, on_change
 from services.scoring.domain.definitions import Definition
-from services.scoring.domain.reasons import churn_risk
 from services.scoring.domain.silence import crossing, silent
 from services.scoring.domain.snapshot import Snapshot, buying
 from shared.events import PUBLIC, FactRef
 from shared.ids import DAY_MS
-from tests.unit.scoring_cases import DEFINITION, LEAF, a_definition, a_fact, alerts_of, bought, day, live, names
+from tests.unit.scoring_cases import (
+    DEFINITION,
+    LEAF,
+    a_definition,
+    a_fact,
+    alerts_of,
+    bought,
+    churn_risk,
+    day,
+    live,
+    names,
+)
 
 REGULAR = bought(0, 10, 20, 30)
 

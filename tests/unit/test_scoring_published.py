@@ -6,8 +6,6 @@ from services.scoring.domain import mbg
 from tests.support import btyd
 
 # Published tables round the parameters; some figures were computed from more digits, some from fewer.
-BG_FOUR_DIGITS = mbg.Parameters(0.2426, 4.4136, 0.7929, 2.4259)
-PARETO_FOUR_DIGITS = btyd.ParetoParameters(0.5533, 10.5777, 0.6062, 11.6682)
 PARETO_OF_THE_EXPECTATION = btyd.ParetoParameters(0.55, 10.56, 0.61, 11.64)
 
 
@@ -21,7 +19,7 @@ def test_bg_nbd_of_the_spreadsheet_customer() -> None:
     [(0.1429, 0.0078), (1, 0.0532), (3, 0.1506), (31.8571, 1.0405), (32, 1.0437), (78, 1.8576)],
 )
 def test_bg_nbd_mean_of_a_new_customer(time: float, mean: float) -> None:
-    assert btyd.bg_mean_purchases(BG_FOUR_DIGITS, time) == pytest.approx(mean, abs=5e-4)
+    assert btyd.bg_mean_purchases(btyd.BG_FITTED, time) == pytest.approx(mean, abs=5e-4)
 
 
 def test_bg_nbd_probability_of_a_count() -> None:
@@ -32,10 +30,10 @@ def test_bg_nbd_probability_of_a_count() -> None:
 
 def test_customer_1516_by_each_model() -> None:
     customer = (26, 30.86, 31.0)
-    assert btyd.pareto_expected_purchases(PARETO_FOUR_DIGITS, *customer, 52.0) == pytest.approx(25.4564, abs=2e-3)
+    assert btyd.pareto_expected_purchases(btyd.PARETO_FITTED, *customer, 52.0) == pytest.approx(25.4564, abs=2e-3)
     assert btyd.pareto_p_alive(btyd.PARETO_CDNOW, *customer) == pytest.approx(0.99792, abs=2e-5)
-    assert btyd.bg_expected_purchases(BG_FOUR_DIGITS, *customer, 52.0) == pytest.approx(25.759, abs=1e-3)
-    assert btyd.bg_p_alive(BG_FOUR_DIGITS, *customer) == pytest.approx(0.96892, abs=1e-5)
+    assert btyd.bg_expected_purchases(btyd.BG_FITTED, *customer, 52.0) == pytest.approx(25.759, abs=1e-3)
+    assert btyd.bg_p_alive(btyd.BG_FITTED, *customer) == pytest.approx(0.96892, abs=1e-5)
 
 
 def test_pareto_nbd_mean_of_a_new_customer() -> None:

@@ -24,6 +24,9 @@ DEFAULT_MODEL: dict[str, Any] = {
 }
 """Version 1, until a shop's own history is fitted: CDNOW's published parameters, a mean gap of 45 days."""
 
+FIGURES = "fit"
+"""Where a fitted model carries how good it is. Nothing is decided by it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Definition:
@@ -42,7 +45,7 @@ def definition_of(fact: DefinitionPublished) -> Definition:
 
 def model_of(parameters: dict[str, Any]) -> Model:
     """The model of plain `parameters`; what is left out is as in DEFAULT_MODEL. Raises InvalidField."""
-    unknown = sorted(set(parameters) - set(DEFAULT_MODEL))
+    unknown = sorted(set(parameters) - set(DEFAULT_MODEL) - {FIGURES})
     if unknown:
         raise InvalidField(f"model.{unknown[0]}", f"no such parameter, only {', '.join(DEFAULT_MODEL)}")
     given = DEFAULT_MODEL | parameters

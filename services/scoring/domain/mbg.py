@@ -7,9 +7,7 @@ the hot path. Published values: the CDNOW figures of the `lifetimes` test-suite.
 """
 
 from dataclasses import dataclass
-from math import exp, expm1, lgamma, log
-
-from scipy.special import hyp2f1
+from math import exp, expm1, log
 
 _EXP_MAX = 700.0  # exp() overflows beyond 709; a customer that far gone is alive with probability 0 anyway
 
@@ -44,15 +42,6 @@ def p_buy(p: Parameters, x: int, t_x: float, age: float, horizon: float) -> floa
     return p_alive(p, x, t_x, age) * p_purchase_if_alive(p, x, age, horizon)
 
 
-def age_at_p_alive(p: Parameters, x: int, t_x: float, threshold: float) -> float:
-    """The age at which P(alive) falls to `threshold` (0..1, both excluded). For explanations and tests, not for timers.
-
-    May lie before `t_x`: then P(alive) was below the threshold from the last purchase on. (1, 4, .5): 14.44.
-    """
-    odds = (1.0 - threshold) / threshold * (p.b + x) / p.a
-    return float((p.alpha + t_x) * odds ** (1.0 / (p.r + x)) - p.alpha)
-
-
 def age_at_p_buy(p: Parameters, x: int, t_x: float, horizon: float, threshold: float) -> float:
     """The age ≥ `t_x` at which P(buy) falls to `threshold` (0..1, both excluded), to about 1e-9; a hint for crossings.
 
@@ -78,25 +67,3 @@ def age_at_p_buy(p: Parameters, x: int, t_x: float, horizon: float, threshold: f
             high, f_high, f_low = age, f_age, f_low * weight
         was_low = is_low
     return high
-
-
-def expected_purchases(p: Parameters, x: int, t_x: float, age: float, horizon: float) -> float:
-    """Mean number of purchases in the next `horizon` (a ≠ 1). CDNOW customer 1516, 52 weeks: 24.000."""
-    z = horizon / (p.alpha + age + horizon)
-    fading = exp((p.r + x) * log((p.alpha + age) / (p.alpha + age + horizon)))
-    series = float(hyp2f1(p.r + x, p.b + x + 1.0, p.a + p.b + x, z))
-    mean_if_alive = (p.a + p.b + x) / (p.a - 1.0) * (1.0 - fading * series)
-    return mean_if_alive * p_alive(p, x, t_x, age)
-
-
-def log_likelihood(p: Parameters, x: int, t_x: float, age: float) -> float:
-    """Log-likelihood of one customer; a shop's fit maximises its sum over all customers, one-time buyers included."""
-    steady = lgamma(p.r + x) - lgamma(p.r) + p.r * log(p.alpha) - _log_beta(p.a, p.b)
-    alive = _log_beta(p.a, p.b + x + 1) - (p.r + x) * log(p.alpha + age)
-    gone = _log_beta(p.a + 1, p.b + x) - (p.r + x) * log(p.alpha + t_x)
-    larger, smaller = max(alive, gone), min(alive, gone)
-    return steady + larger + log(1.0 + exp(smaller - larger))
-
-
-def _log_beta(a: float, b: float) -> float:
-    return lgamma(a) + lgamma(b) - lgamma(a + b)

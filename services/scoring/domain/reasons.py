@@ -14,9 +14,8 @@ from services.scoring.domain.conditions import (
     usual_gap_ms,
     value_of,
 )
-from services.scoring.domain.definitions import Definition
 from services.scoring.domain.pack import Trigger
-from services.scoring.domain.snapshot import Buying, Snapshot, buying
+from services.scoring.domain.snapshot import Buying
 from shared.events import SECRET, FactRef
 
 
@@ -51,15 +50,6 @@ class Reasons(msgspec.Struct, frozen=True, array_like=True):
     rhythm: float | None = None
     facts: tuple[FactRef, ...] = ()
     clears: tuple[str, ...] = ()
-
-
-def churn_risk(snapshot: Snapshot, at: int, definition: Definition) -> float | None:
-    """1 - P(a purchase within the horizon from `at`), in 0..1; None for a customer without a purchase that counts.
-
-    `at` in epoch ms; a purchase newer than `at` counts as made just now.
-    """
-    bought = buying(snapshot, definition.pack.purchase_trust_min, definition.pack.day_ms)
-    return None if bought is None else 1.0 - buys_again(bought, definition.model, at)
 
 
 def parts_of(bought: Buying, model: Model, at: int) -> tuple[Part, ...]:
