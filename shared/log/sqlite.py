@@ -60,6 +60,7 @@ class _OpenTopic:
             self._settled,
             disk_reserve_bytes=self._log.disk_reserve_bytes,
             wrote=self._log.wrote,
+            clock=self._log.clock,
         )
         return self.writer
 
@@ -242,6 +243,8 @@ class SqliteLog:
             self._looking.cancel()
         for opened in self._topics.values():
             opened.wake_all()
+            if opened.writer is not None:
+                opened.writer.hand_over_rest()
             await asyncio.to_thread(opened.close)
         if self._housekeeping.is_alive():
             await asyncio.to_thread(self._housekeeping.join)

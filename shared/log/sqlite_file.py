@@ -199,17 +199,26 @@ class TopicFile:
         version: int = self._run("PRAGMA data_version").fetchone()[0]
         return version
 
-    def append(self, appends: Sequence[Sequence[Outgoing]]) -> Committed:
-        """Append a group in one transaction; the stamp and the positions are given under its lock.
+    def append(self, appends: Sequence[Sequence[Outgoing]], begun: bool = False) -> Committed:
+        """Append a group in one transaction; the stamp and the positions are given under its lock. `begun`: `try_begin`
+        has taken it.
 
         Raises NotAccepting when nothing was written (no lock, disk full), OutcomeUnknown when the commit itself failed.
         """
-        with self._locked():
-            heads = self.heads()
-            stamp = max(heads.stamp, self._clock.now_ms())
-            return self._insert(appends, Heads(stamp, heads.next, heads.earliest))
+        with self._locked(begun):
+            return self._insert(appends)
 
-    def _insert(self, appends: Sequence[Sequence[Outgoing]], heads: Heads) -> Committed:
+    def try_begin(self) -> bool:
+        """Take the write lock for an `append` that is `begun`, without waiting; whether that worked."""
+        try:
+            self._run("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+    def _insert(self, appends: Sequence[Sequence[Outgoing]]) -> Committed:
+        found = self.heads()
+        heads = Heads(max(found.stamp, self._clock.now_ms()), found.next, found.earliest)
         following = heads.next
         chunks: dict[int, _Chunk] = {}
         rows: list[tuple[int, int, bytes]] = []
@@ -305,9 +314,10 @@ class TopicFile:
         return self._connection.execute(statement, values)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, begun: bool = False) -> Iterator[None]:
         """One transaction under the write lock; on the way out it is committed, or rolled back as NotAccepting."""
-        self._begin()
+        if not begun:
+            self._begin()
         try:
             yield
         except BaseException as error:
