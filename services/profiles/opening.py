@@ -1,10 +1,12 @@
 """Secrets as profiles needs them: opening what doors sealed, and turning identifiers into leaves."""
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
+from shared.access import Workspace
 from shared.clock import Clock
 from shared.definitions import DefinitionsFeed
-from shared.errors import InvalidField, RaftarError
+from shared.errors import InvalidField, RaftarError, Retryable
 from shared.events import Sealed
 from shared.identifiers import leaf_of, normalise
 from shared.sealing import Opener, PersonalFields
@@ -12,6 +14,7 @@ from shared.sealing import Opener, PersonalFields
 REMEMBERED_SECONDS = 60.0
 """Private keys are read from disk this often: a destroyed one opens nothing any more after it."""
 LOOKED_AGAIN_SECONDS = 1.0
+STRANGE_SECONDS = 10.0
 
 
 class Secrets(Protocol):
@@ -23,32 +26,90 @@ class Secrets(Protocol):
     def private_keys(self, workspace: str) -> dict[str, bytes]:
         """Name → private key of each sealing key that was not destroyed."""
 
+    def sealing_names(self, workspace: str) -> list[str]:
+        """Names of every sealing key that is or was here."""
+
+
+class KeyAway(Retryable):
+    """A sealing key in use is not on this machine yet: going on would lose what was sealed to it for good."""
+
+    code = "sealing_key_away"
+
+
+class _Known(NamedTuple):
+    """What was last read from disk: when, which private keys, and which keys are or were here at all."""
+
+    read_at: float
+    private: frozenset[str]
+    here: frozenset[str]
+    opener: Opener
+
 
 class Openers:
-    """Opens sealed fields with the private keys of their workspace."""
+    """Opens sealed fields with the private keys of their workspace. `workspaces`: as `definitions` tells them now."""
 
-    def __init__(self, secrets: Secrets, clock: Clock) -> None:
-        self._secrets, self._clock = secrets, clock
-        self._known: dict[str, tuple[float, frozenset[str], Opener]] = {}
+    def __init__(
+        self, secrets: Secrets, clock: Clock, workspaces: Callable[[], Mapping[str, Workspace]] = dict[str, Workspace]
+    ) -> None:
+        self._secrets, self._clock, self._workspaces = secrets, clock, workspaces
+        self._known: dict[str, _Known] = {}
+        self._strange: dict[tuple[str, str], float] = {}  # keys nobody told of → when first met
 
     def open(self, workspace: str, sealed: Sealed) -> PersonalFields:
         """The personal fields; {} where the private key was destroyed. Raises Poison.
 
-        Raises Stopped where the workspace has no secrets on this machine at all: then the keys folder is missing, and
-        going on would lose every personal value for good.
+        Raises Stopped where the workspace has no secrets on this machine at all, and KeyAway where a key in use was not
+        brought here yet: going on would lose every personal value for good.
         """
-        return self._opener(workspace, sealed.key).open(sealed)
+        known = self._read(workspace, sealed.key)
+        if sealed.key not in known.private:
+            self._check_destroyed(workspace, sealed.key, known)
+            return {}
+        return known.opener.open(sealed)
 
-    def _opener(self, workspace: str, key: str) -> Opener:
+    def forget(self, workspace: str) -> None:
+        """Forget every key of a workspace: one was destroyed or made."""
+        self._known.pop(workspace, None)
+
+    def away(self) -> list[str]:
+        """`workspace/name` of every sealing key in use that is not on this machine."""
+        named = ((name, one.sealing_key) for name, one in self._workspaces().items())
+        return [f"{workspace}/{key}" for workspace, key in named if not self._is_here(workspace, key)]
+
+    def _is_here(self, workspace: str, key: str) -> bool:
+        try:
+            return key in self._secrets.sealing_names(workspace)
+        except RaftarError:
+            return False
+
+    def _check_destroyed(self, workspace: str, key: str, known: _Known) -> None:
+        """A destroyed key leaves its public half, or is told as destroyed; a key of neither kind was never here.
+
+        One that nobody told of may be so new that we have not read of it; after a while it is nobody's key.
+        """
+        told = self._workspaces().get(workspace)
+        if key in known.here or told is None or key in told.destroyed_keys:
+            return
         now = self._clock.monotonic()
-        read_at, names, opener = self._known.get(workspace, (float("-inf"), frozenset[str](), None))
-        patience = REMEMBERED_SECONDS if key in names else LOOKED_AGAIN_SECONDS
-        if opener is not None and now - read_at < patience:
-            return opener
+        is_told = any(one.name == key for one in told.sealing_keys)
+        if is_told or now - self._strange.setdefault((workspace, key), now) < STRANGE_SECONDS:
+            raise KeyAway(
+                f"sealing key {key} of workspace {workspace!r} is not on this machine: copy both its files in "
+                f"keys/{workspace}/sealing/ from the machine it was made on"
+            )
+
+    def _read(self, workspace: str, key: str) -> _Known:
+        now, known = self._clock.monotonic(), self._known.get(workspace)
+        if known is not None:
+            patience = REMEMBERED_SECONDS if key in known.private else LOOKED_AGAIN_SECONDS
+            if key in known.private | known.here and now - known.read_at < patience:
+                return known
         self._secrets.leaf_secret(workspace)
         private = self._secrets.private_keys(workspace)
-        fresh = opener if opener is not None and private.keys() == names else Opener(private)
-        self._known[workspace] = now, frozenset(private), fresh
+        here = frozenset(self._secrets.sealing_names(workspace))
+        same = known is not None and private.keys() == known.private
+        opener = known.opener if known is not None and same else Opener(private)
+        fresh = self._known[workspace] = _Known(now, frozenset(private), here, opener)
         return fresh
 
 
