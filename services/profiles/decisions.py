@@ -9,9 +9,11 @@ from services.profiles import tables
 from services.profiles.domain.decided import (
     AlertRow,
     StandingRow,
+    TransitionRow,
     decided_of,
     holding_alerts,
     holding_standings,
+    transition_of,
 )
 from services.profiles.domain.rows import ParkedRow
 from services.profiles.store import SqlStore, SqlTransaction
@@ -55,21 +57,24 @@ class DecisionsProjection:
         """Fold a batch in one transaction; what is no decision is parked. Raises Fenced."""
         standings: list[StandingRow] = []
         alerts: list[AlertRow] = []
+        said: list[TransitionRow] = []
         parked: list[ParkedRow] = []
         for record in batch.records:
             try:
-                standing, alert = decided_of(record.value)
+                decided = decided_of(record.value)
             except Poison as error:
                 at = (claim.topic, claim.partition, record.position, -1)
                 parked.append(
                     ParkedRow(*at, "", "", str(error).replace("\0", "\ufffd"), record.value, record.recorded_at)
                 )
                 continue
-            standings += [standing] if standing else []
-            alerts += [alert] if alert else []
+            standings += [decided.standing] if decided.standing else []
+            alerts += [decided.alert] if decided.alert else []
+            row = transition_of(decided, claim.topic, claim.partition, record.position, claim.recorded_at(record))
+            said += [row] if row else []
         async with self.store.database.transaction() as connection:
             moved = await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
-            await _keep(connection, holding_standings(standings), holding_alerts(alerts))
+            await _keep(connection, holding_standings(standings), holding_alerts(alerts), said)
             await SqlTransaction(connection, self.store.database.is_sqlite).park(parked)
         self.tally.records += len(batch.records)
         self.tally.parked += len(parked)
@@ -80,6 +85,12 @@ class DecisionsProjection:
         return claim
 
 
-async def _keep(connection: AsyncConnection, standings: Sequence[StandingRow], alerts: Sequence[AlertRow]) -> None:
+async def _keep(
+    connection: AsyncConnection,
+    standings: Sequence[StandingRow],
+    alerts: Sequence[AlertRow],
+    said: Sequence[TransitionRow],
+) -> None:
     await insert_rows(connection, tables.standing, StandingRow._fields, standings, _STANDING_HOLDS)
     await insert_rows(connection, tables.alert, AlertRow._fields, alerts, _ALERT_HOLDS)
+    await insert_rows(connection, tables.transition, TransitionRow._fields, said, "ON CONFLICT DO NOTHING")

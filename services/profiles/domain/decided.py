@@ -43,6 +43,7 @@ class _Alert(msgspec.Struct):
     risk: float | None = None
     risk_at: Instant = None
     emitted_at: Instant = None
+    at: Instant = None
 
 
 class StandingRow(NamedTuple):
@@ -72,11 +73,34 @@ class AlertRow(NamedTuple):
     body: bytes
 
 
+class TransitionRow(NamedTuple):
+    """One decision as recorded, for ever. `alert`: b"" for a change of stage.
+
+    `number`: the alert's revision, or the customer's sequence · `at`: the instant it speaks of · `says`: the stage, or
+    the alert's state · `body`: reasons of the stage, or the CloudEvent of the alert.
+    """
+
+    topic: str
+    partition: int
+    position: int
+    workspace: str
+    customer: bytes
+    alert: bytes
+    number: int
+    at: int
+    recorded_at: int
+    says: str
+    risk_ppm: int
+    risk_at: int
+    body: bytes
+
+
 class Decided(NamedTuple):
-    """What one record says."""
+    """What one record says. `at`: the instant it speaks of."""
 
     standing: StandingRow | None
     alert: AlertRow | None
+    at: int = NEVER_AT
 
 
 def decided_of(body: bytes) -> Decided:
@@ -85,7 +109,8 @@ def decided_of(body: bytes) -> Decided:
         event = msgspec.json.decode(body, type=_Event)
         customer = leaf_from_text(event.subject)
         if event.type == "raftar.segment.changed":
-            return Decided(_stage_row(event, customer), None)
+            stage = _stage_row(event, customer)
+            return Decided(stage, None, stage.stage_at)
         if event.type.startswith("raftar.alert."):
             return _alert_rows(event, customer, body)
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
@@ -104,10 +129,32 @@ def _stage_row(event: _Event, customer: bytes) -> StandingRow:
 def _alert_rows(event: _Event, customer: bytes, body: bytes) -> Decided:
     data = msgspec.json.decode(event.data, type=_Alert)
     alert = AlertRow(_alert_id(data.alert_id), event.workspace, customer, data.revision, data.state, body)
+    spoken_of = _first_of(data.at, event.time, data.emitted_at)
     if data.risk is None:
-        return Decided(None, alert)
+        return Decided(None, alert, spoken_of)
     at = _first_of(data.risk_at, data.emitted_at, event.time)
-    return Decided(StandingRow(customer, event.workspace, -1, "", NEVER_AT, _ppm(data.risk), at, b"null"), alert)
+    risk = StandingRow(customer, event.workspace, -1, "", NEVER_AT, _ppm(data.risk), at, b"null")
+    return Decided(risk, alert, spoken_of)
+
+
+def transition_of(
+    decided: Decided, topic: str, partition: int, position: int, recorded_at: int
+) -> TransitionRow | None:
+    """The row that keeps what a record at this place said; None where it said nothing."""
+    standing, alert, at = decided
+    risk_ppm, risk_at = (NO_RISK, NEVER_AT) if standing is None else (standing.risk_ppm, standing.risk_at)
+    place = (topic, partition, position)
+    if alert is not None:
+        return TransitionRow(
+            *place, alert.workspace, alert.customer, alert.id, alert.revision, at, recorded_at, alert.state, risk_ppm,
+            risk_at, alert.body,
+        )  # fmt: skip
+    if standing is None:
+        return None
+    return TransitionRow(
+        *place, standing.workspace, standing.customer, b"", standing.sequence, at, recorded_at, standing.stage,
+        risk_ppm, risk_at, standing.reasons,
+    )  # fmt: skip
 
 
 def shown_alert(body: bytes) -> dict[str, Any]:
