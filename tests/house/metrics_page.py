@@ -17,7 +17,7 @@ OWN_CLOCK = "_created"
 HEAD = """# Metrics
 
 Each service serves these at `/metrics` in Prometheus' text format, beside those of its process (`process_*`,
-`python_*`). What to watch and what each alarm means stands in [operations](../operations.md). A test compares this page
+`python_*`). What to watch and what each alarm means stands in the [runbooks](../runbooks.md). A test compares this page
 with a running house; beside one, `python -m tests.house.metrics_page` writes it anew.
 """
 
