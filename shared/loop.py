@@ -95,17 +95,22 @@ class Worker:
             await self._drop(list(self.lanes.values()))
             await self._ownership.close()
 
-    async def turn(self, partition: int) -> None:
-        """Let one partition take its turn now (the watermark moved). A lane being acquired takes it afterwards."""
+    async def turn(self, partition: int) -> bool:
+        """Let one partition take its turn now (the watermark moved). False when it could not.
+
+        A lane being acquired takes its turn afterwards, by itself.
+        """
         lane = self.lanes.get(partition)
         if lane is None or lane.claim is None:
-            return
+            return False
         async with lane.lock:
             try:
                 lane.claim = await self._projection.turn(lane.held())
             except Fenced:
                 self._refuse(lane)
+                return False
         self.wake()
+        return True
 
     # --- partitions come and go ---------------------------------------------------------------------------
 

@@ -82,6 +82,22 @@ def upgrade() -> None:
         postgresql_where=sa.text("parked <> ''"),
         sqlite_where=sa.text("parked <> ''"),
     )
+    op.create_index(
+        "decision_by_version", "decision", ["partition", "workspace", "armed_version", "customer"], unique=False
+    )
+    op.create_table(
+        "model_fit",
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("run", sa.LargeBinary(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("phase", sa.Text(), nullable=False),
+        sa.Column("customers", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("beat_at", sa.BigInteger(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("report", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("workspace"),
+    )
     op.create_table(
         "import_passed",
         sa.Column("partition", sa.Integer(), nullable=False),
@@ -108,6 +124,8 @@ def downgrade() -> None:
     op.drop_index("outbox_by_partition", table_name="outbox")
     op.drop_table("outbox")
     op.drop_table("import_passed")
+    op.drop_table("model_fit")
+    op.drop_index("decision_by_version", table_name="decision")
     op.drop_index(
         "decision_parked",
         table_name="decision",

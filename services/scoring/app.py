@@ -68,7 +68,7 @@ def build(
     )
     relaying = Relaying(partitions, states_watermarks=False, allowance_ms=settings.allowance_ms)
     keeper = Keeper(PROFILE_CHANGES, lambda: Worker(log, ownership(), changes, clock, relaying))
-    hearing, tail = Hearing(log, clock, heard, keeper), Tail(log, partitions)
+    hearing, tail = Hearing(log, clock, heard, keeper, changes.unfinished), Tail(log, partitions)
     streams = Streams(settings.scoring_streams_max)
     watch = Watch(log, database, clock, [keeper])
     counting = Counting(database, clock, lambda: [lane.partition for lane in keeper.lanes])

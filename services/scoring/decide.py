@@ -3,6 +3,7 @@
 The shell of `domain.step`: it locks what the Book needs and writes what the Book says. It decides nothing itself.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -10,7 +11,7 @@ from itertools import groupby
 from services.scoring.domain.rows import AlertRow
 from services.scoring.domain.step import Book, Change, Counts, Rules, Setting, Wanted
 from services.scoring.domain.watermark import Heard
-from services.scoring.ports import Store, Transaction
+from services.scoring.ports import FIRST_ARMED, Armed, Store, Transaction
 from shared.checkpoint import Claim
 from shared.clock import Clock
 from shared.codec import Unknown, decode
@@ -20,7 +21,11 @@ from shared.log.port import Batch, Record
 from shared.topics import PROFILE_CHANGES
 
 ATTEMPTS_MAX = 100
-PAGE = 500
+PAGE = 250
+PAGES_A_TURN = 4
+"""A wave of due times is taken in bounded turns, so that new facts of its partition are folded in between."""
+PAGES_AT_ONCE = 2
+"""Of all partitions together: a fold of another one waits for few pages, not for all that are due."""
 DEFINITIONS_AGE_SECONDS_MAX = 2.0
 DUE_HINT_SECONDS = 1.0
 """How long a remembered earliest due time is believed: a join from another partition may have armed somebody sooner."""
@@ -58,7 +63,11 @@ class ChangesProjection:
     topic: str = PROFILE_CHANGES
     _epochs: dict[int, int] = field(default_factory=dict)
     _rearmed: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
+    _rearming: dict[tuple[int, str], tuple[int, int, Armed]] = field(default_factory=dict)
+    _releasing: dict[int, bytes] = field(default_factory=dict)
     _hints: dict[int, tuple[float, int | None]] = field(default_factory=dict)
+    _unfinished: set[int] = field(default_factory=set)
+    _pages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PAGES_AT_ONCE))
 
     # --- changes ----------------------------------------------------------------------------------------------
 
@@ -130,19 +139,30 @@ class ChangesProjection:
     # --- time -------------------------------------------------------------------------------------------------
 
     async def turn(self, claim: Claim) -> Claim:
-        """Fire what is due below the watermark, release finished imports, arm anew after a new definition."""
+        """Fire what is due below the watermark, release finished imports, arm anew after a new definition.
+
+        At most PAGES_A_TURN pages of it; `unfinished` says whether there is more.
+        """
         self._notice(claim)
         watermark = self._watermark(claim.partition)
-        if watermark is None:
+        if watermark is None or self._nothing_due(claim.partition, watermark):
+            self._unfinished.discard(claim.partition)
             return claim
-        if self._nothing_due(claim.partition, watermark):
-            return claim
-        claim = await self._fire(claim, watermark)
-        claim = await self._release(claim, watermark)
-        claim = await self._rearm(claim, watermark)
+        left = PAGES_A_TURN
+        for part in (self._fire, self._release, self._rearm):
+            claim, left = await part(claim, watermark, left)
+            if not left:
+                self._unfinished.add(claim.partition)
+                self._hints.pop(claim.partition, None)
+                return claim
+        self._unfinished.discard(claim.partition)
         next_due = await self.store.next_due(claim.partition)
         self._hints[claim.partition] = self.clock.monotonic() + DUE_HINT_SECONDS, next_due
         return claim
+
+    def unfinished(self, partition: int) -> bool:
+        """Whether the last turn of a partition left something to be done at once."""
+        return partition in self._unfinished
 
     def _nothing_due(self, partition: int, watermark: int) -> bool:
         """Whether a fresh enough look at the earliest due time says there is nothing to do."""
@@ -159,37 +179,52 @@ class ChangesProjection:
             if hint is not None and row.due_at is not None and (hint[1] is None or row.due_at < hint[1]):
                 self._hints[row.partition] = hint[0], row.due_at
 
-    async def _fire(self, claim: Claim, watermark: int) -> Claim:
-        while due := await self.store.due(claim.partition, watermark, PAGE):
+    async def _fire(self, claim: Claim, watermark: int, left: int) -> tuple[Claim, int]:
+        while left and (due := await self.store.due(claim.partition, watermark, PAGE)):
             claim = await self._page(claim, due, lambda book, customer: book.pass_time(customer, watermark))
             self.tally.fired += len(due)
-        return claim
+            left -= 1
+        return claim, left
 
-    async def _release(self, claim: Claim, watermark: int) -> Claim:
+    async def _release(self, claim: Claim, watermark: int, left: int) -> tuple[Claim, int]:
         passed = await self.store.imports_passed(claim.partition)
         finished = [import_id for import_id, parts in sorted(passed.items()) if parts == self.partitions]
-        after = b""
-        while finished and (page := await self.store.held(claim.partition, after, PAGE)):
+        while left and finished:
+            after = self._releasing.pop(claim.partition, b"")
+            page = await self.store.held(claim.partition, after, PAGE)
+            if not page:
+                break
             claim = await self._page(claim, page, lambda book, customer: book.release(customer, finished, watermark))
             self.tally.released += len(page)
-            after = page[-1][0]
-        return claim
+            self._releasing[claim.partition] = page[-1][0]
+            left -= 1
+        return claim, left
 
-    async def _rearm(self, claim: Claim, watermark: int) -> Claim:
-        """Arm customers of an older definition anew, page by page; once per version and time we owned the partition."""
+    async def _rearm(self, claim: Claim, watermark: int, left: int) -> tuple[Claim, int]:
+        """Arm customers of an older definition anew, page by page; once per version and time we owned the partition.
+
+        Each is asked for once: what cannot be armed anew (parked, part of another) must not hold up the others.
+        """
         # A version that takes effect at the watermark itself is not switched to yet, so nobody can be armed with it.
         for workspace, version in self.in_force(watermark - 1).items():
-            if self._rearmed.get((claim.partition, workspace)) == (claim.epoch, version):
-                continue
-            last: set[bytes] = set()
-            while page := await self.store.armed_before(claim.partition, workspace, version, PAGE):
-                if not last.isdisjoint(page):
-                    break  # what cannot be armed anew must not hold up the partition; its next change arms it
-                last = set(page)
-                pairs = [(customer, workspace) for customer in page]
+            place = claim.partition, workspace
+            while left and self._rearmed.get(place) != (claim.epoch, version):
+                after = self._rearmed_to(place, claim.epoch, version)
+                found = await self.store.armed_before(claim.partition, workspace, version, after, PAGE)
+                if not found:
+                    self._rearmed[place] = claim.epoch, version
+                    self._rearming.pop(place, None)
+                    break
+                pairs = [(customer, workspace) for _, customer in found]
                 claim = await self._page(claim, pairs, lambda book, customer: book.pass_time(customer, watermark))
-            self._rearmed[claim.partition, workspace] = claim.epoch, version
-        return claim
+                self._rearming[place] = claim.epoch, version, found[-1]
+                left -= 1
+        return claim, left
+
+    def _rearmed_to(self, place: tuple[int, str], epoch: int, version: int) -> Armed:
+        """Where arming anew goes on: from the start for another version, or as another owner."""
+        was_epoch, was_version, after = self._rearming.get(place, (0, 0, FIRST_ARMED))
+        return after if (was_epoch, was_version) == (epoch, version) else FIRST_ARMED
 
     async def _page(
         self, claim: Claim, page: Sequence[tuple[bytes, str]], decide: Callable[[Book, bytes], None]
@@ -200,7 +235,7 @@ class ChangesProjection:
             for customer, _ in page:
                 decide(book, customer)
 
-        async with self.store.transaction() as transaction:
+        async with self._pages, self.store.transaction() as transaction:
             moved = await transaction.move(claim, claim)
             await self._step(transaction, dict(page), (), tell)
         return moved
@@ -260,8 +295,8 @@ async def _save_alerts(transaction: Transaction, book: Book) -> None:
         held = await transaction.lock_alerts(book.unread)
         if found := [alert_id for alert_id, row in held.items() if row is not None]:
             raise Wanted(alerts=found)
-    await transaction.blank_alerts(book.erased)
     await transaction.save_alerts(book.alerts())
+    await transaction.blank_alerts(book.erased)
 
 
 async def write(transaction: Transaction, book: Book) -> None:

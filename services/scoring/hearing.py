@@ -4,7 +4,7 @@ A statement that was missed does no harm: another one follows within a quarter o
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -28,9 +28,11 @@ _log = structlog.get_logger("hearing")
 class Hearing:
     """What is heard of the watermark, for the worker that `keeper` keeps. `run()` until cancelled."""
 
-    def __init__(self, log: Log, clock: Clock, heard: Heard, keeper: Keeper) -> None:
+    def __init__(self, log: Log, clock: Clock, heard: Heard, keeper: Keeper, unfinished: Callable[[int], bool]) -> None:
+        """`unfinished`: whether a partition's last turn left something to be done at once."""
         self.statements = self.undecodable = self.failures = 0
         self._source, self._clock, self._heard, self._keeper = log, clock, heard, keeper
+        self._unfinished = unfinished
         self._moved: set[int] = set()
         self._turns: dict[int, asyncio.Task[None]] = {}
         self._since: dict[int, tuple[tuple[int, int | None], float]] = {}
@@ -113,8 +115,8 @@ class Hearing:
             while partition in self._moved:
                 self._moved.discard(partition)
                 worker = self._keeper.worker
-                if worker is not None:
-                    await worker.turn(partition)
+                if worker is not None and await worker.turn(partition) and self._unfinished(partition):
+                    self._moved.add(partition)  # the lane's lock was free in between: new facts go first
         except Exception as error:  # the next statement brings the next turn
             self.failures += 1
             _log.warning("a turn failed", partition=partition, error=named(error))

@@ -10,6 +10,11 @@ from shared.checkpoint import Claim
 from shared.loop import ProjectionStore
 from shared.outbox import Parcel
 
+Armed = tuple[int, bytes]
+"""The version a customer is armed with, and the customer."""
+FIRST_ARMED: Armed = (-1, b"")
+"""Before everybody."""
+
 
 class Transaction(Protocol):
     """One step. Everything in it commits together or not at all."""
@@ -63,8 +68,11 @@ class Store(ProjectionStore, Protocol):
     async def held(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, str]]:
         """Customers (with workspace) of a partition that a history import holds, by customer, from `after` on."""
 
-    async def armed_before(self, partition: int, workspace: str, version: int, limit: int) -> list[bytes]:
-        """Armed customers of a workspace whose definition is older than `version`."""
+    async def armed_before(self, partition: int, workspace: str, version: int, after: Armed, limit: int) -> list[Armed]:
+        """Customers of a workspace whose definition is older than `version`, behind `after`, in that order.
+
+        Those without a due time too: the newer version may give them one.
+        """
 
     async def imports_passed(self, partition: int) -> dict[str, int]:
         """Import → from how many touchpoints partitions its end has arrived on this one."""

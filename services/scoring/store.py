@@ -11,6 +11,7 @@ from services.scoring import tables
 from services.scoring.domain.deciding import Decision
 from services.scoring.domain.rows import AlertRow, DecisionRow
 from services.scoring.domain.step import Wanted
+from services.scoring.ports import FIRST_ARMED, Armed
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
 from shared.database import Database, fetch, insert_missing, insert_rows, update_rows
@@ -161,12 +162,15 @@ class SqlStore(SqlProjectionStore):
         )
         return [(row[0], row[1]) for row in await self._read(statement, partition, after, limit)]
 
-    async def armed_before(self, partition: int, workspace: str, version: int, limit: int) -> list[bytes]:
+    async def armed_before(
+        self, partition: int, workspace: str, version: int, after: Armed, limit: int
+    ) -> list[tuple[int, bytes]]:
         statement = (
-            "SELECT customer FROM decision WHERE partition = $1 AND due_at IS NOT NULL "
-            "AND workspace = $2 AND armed_version < $3 LIMIT $4"
+            "SELECT armed_version, customer FROM decision WHERE partition = $1 AND workspace = $2 "
+            "AND armed_version < $3 AND (armed_version, customer) > ($4, $5) ORDER BY armed_version, customer LIMIT $6"
         )
-        return [row[0] for row in await self._read(statement, partition, workspace, version, limit)]
+        rows = await self._read(statement, partition, workspace, version, *after, limit)
+        return [(row[0], row[1]) for row in rows]
 
     async def imports_passed(self, partition: int) -> dict[str, int]:
         statement = "SELECT import_id, count(*) FROM import_passed WHERE partition = $1 GROUP BY import_id"
@@ -175,3 +179,21 @@ class SqlStore(SqlProjectionStore):
     async def _read(self, statement: str, *values: Any) -> list[Any]:
         async with self.database.snapshot() as connection:
             return await fetch(connection, statement, *values)
+
+
+async def workspace_states(
+    database: Database, partition: int, workspace: str, limit: int
+) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+    """Pages of (customer, profile bytes) of a workspace's customers on a partition, each page a read of its own."""
+    statement = (
+        "SELECT armed_version, customer, state FROM decision WHERE partition = $1 AND workspace = $2 "
+        "AND (armed_version, customer) > ($3, $4) ORDER BY armed_version, customer LIMIT $5"
+    )
+    after = FIRST_ARMED
+    while True:
+        async with database.snapshot() as connection:
+            rows = await fetch(connection, statement, partition, workspace, *after, limit)
+        if not rows:
+            return
+        after = rows[-1][0], rows[-1][1]
+        yield [(row[1], row[2]) for row in rows if row[2]]

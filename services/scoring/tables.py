@@ -31,6 +31,7 @@ decision = Table(
     Index("decision_due", "partition", "due_at", postgresql_where=_ARMED, sqlite_where=_ARMED),
     Index("decision_held", "partition", "customer", postgresql_where=_HELD, sqlite_where=_HELD),
     Index("decision_parked", "partition", "customer", postgresql_where=_PARKED, sqlite_where=_PARKED),
+    Index("decision_by_version", "partition", "workspace", "armed_version", "customer"),
     postgresql_with={"fillfactor": 70},
 )
 
@@ -60,4 +61,18 @@ import_passed = Table(
     Column("import_id", Text, primary_key=True),
     Column("from_partition", Integer, primary_key=True),  # of touchpoints
     Column("workspace", Text, nullable=False),
+)
+
+model_fit = Table(
+    "model_fit",
+    metadata,
+    Column("workspace", Text, primary_key=True),
+    Column("run", LargeBinary, nullable=False),  # who runs it, or ran it last: a fence
+    Column("state", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("customers", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("beat_at", BigInteger, nullable=False),  # the runner's last sign of life; when it ended
+    Column("version", Integer, nullable=False),  # published, 0 = none
+    Column("report", LargeBinary, nullable=False),  # JSON: why, and the figures
 )

@@ -9,6 +9,7 @@ from services.scoring.decide import ChangesProjection
 from services.scoring.domain.definitions import in_force
 from services.scoring.domain.step import Rules
 from services.scoring.domain.watermark import Heard
+from services.scoring.ports import FIRST_ARMED
 from services.scoring.store import SqlStore
 from shared.clock import FrozenClock
 from shared.codec import encode
@@ -48,7 +49,7 @@ async def test_nobody_is_armed_anew_before_the_version_decides(tmp_path: Path) -
             heard.hear(WatermarkStated((Statement(0, claim.position),), (watermark,)))
             async with asyncio.timeout(10):
                 claim = await step.turn(claim)
-            assert await step.store.armed_before(0, "shop", armed, 10) == []
-            assert await step.store.armed_before(0, "shop", armed + 1, 10) == [sara.id]
+            assert await step.store.armed_before(0, "shop", armed, FIRST_ARMED, 10) == []
+            assert await step.store.armed_before(0, "shop", armed + 1, FIRST_ARMED, 10) == [(armed, sara.id)]
     finally:
         await database.close()

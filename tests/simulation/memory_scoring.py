@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import msgspec
 
 from services.scoring.domain.rows import AlertRow, DecisionRow
+from services.scoring.ports import Armed
 from shared.checkpoint import Claim
 from shared.ids import partition_of
 from shared.outbox import Parcel
@@ -42,14 +43,11 @@ class MemoryScoring(MemoryDatabase):
         found = [row for row in self._rows(partition) if row.decision.held and row.customer > after]
         return [(row.customer, row.workspace) for row in sorted(found, key=lambda row: row.customer)[:limit]]
 
-    async def armed_before(self, partition: int, workspace: str, version: int, limit: int) -> list[bytes]:
-        """Armed customers of an older definition."""
-        found = [
-            row.customer
-            for row in self._rows(partition)
-            if row.due_at is not None and row.workspace == workspace and row.decision.version < version
-        ]
-        return found[:limit]
+    async def armed_before(self, partition: int, workspace: str, version: int, after: Armed, limit: int) -> list[Armed]:
+        """Customers of an older definition."""
+        rows = [row for row in self._rows(partition) if row.workspace == workspace]
+        found = sorted((row.decision.version, row.customer) for row in rows if row.decision.version < version)
+        return [one for one in found if one > after][:limit]
 
     async def imports_passed(self, partition: int) -> dict[str, int]:
         """Import → from how many partitions its end has arrived."""

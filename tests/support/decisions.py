@@ -192,9 +192,11 @@ class Scoring:
         await self.turn(*owned)
 
     async def turn(self, *partitions: int) -> None:
-        """Let partitions take their turn."""
+        """Let partitions take their turns, until nothing is left to be done."""
         for partition in partitions or tuple(sorted(self.claims)):
             self.claims[partition] = await self.projection.turn(self.claims[partition])
+            while self.projection.unfinished(partition):
+                self.claims[partition] = await self.projection.turn(self.claims[partition])
 
     # --- what came of it ------------------------------------------------------------------------------------
 
