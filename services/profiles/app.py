@@ -17,6 +17,7 @@ from services.profiles.metrics import ProfilesMetrics
 from services.profiles.opening import Leaves, Openers, Secrets
 from services.profiles.routes import Desk, customer_routes, tie_routes
 from services.profiles.routes_failed import FailedDesk, failed_routes
+from services.profiles.routes_past import PastDesk, past_routes
 from services.profiles.settings import ProfilesSettings
 from services.profiles.store import SqlStore
 from shared.clock import Clock, SystemClock
@@ -123,6 +124,7 @@ def build(
     linking = Linking(store, leaves, clock, settings.partitions, folding.wake)
     api.include_router(tie_routes(linking, auth))
     api.include_router(customer_routes(Desk(database, clock, leaves), auth))
+    api.include_router(past_routes(PastDesk(database), auth))
     api.include_router(failed_routes(FailedDesk(database, openers.open), auth))
     return finish(api, life, body_bytes_max=64 << 10)
 

@@ -13,9 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.profiles import reading
 from services.profiles.cursors import CustomerCursor, TimelineCursor
 from services.profiles.domain.decided import PPM
+from services.profiles.domain.past import Cut
 from services.profiles.domain.personal import IDENTIFIER
 from services.profiles.linking import Linking
 from services.profiles.opening import Leaves
+from services.profiles.past import told_then
+from services.profiles.questions import PRESENT, AsOf, CustomerId, KnownAt, Limit, Next, cut_of, leaf_asked
 from services.profiles.reading import Kept, Whole, Window, Wish
 from services.profiles.showing import (
     customer_view,
@@ -25,8 +28,8 @@ from services.profiles.showing import (
     text_field,
     touchpoint_shown,
 )
+from services.profiles.showing_past import customer_then
 from services.profiles.wire import (
-    CUSTOMER,
     CustomerPage,
     CustomerView,
     Identifiers,
@@ -37,23 +40,19 @@ from services.profiles.wire import (
 )
 from shared.access import ACT, READ, Key
 from shared.clock import Clock
-from shared.cursors import CURSOR_TEXT_MAX, cursor_of, text_of
+from shared.cursors import cursor_of, text_of
 from shared.database import Database
 from shared.errors import InvalidField, NotFound
 from shared.httpd import Auth
-from shared.ids import leaf_from_text, leaf_text
+from shared.ids import leaf_text
 from shared.vocabulary import CHANNELS, KINDS
 
-PAGE_MAX = 200
 INT64 = 2**63 - 1
 
-Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="items on a page")]
-Next = Annotated[str | None, Query(max_length=CURSOR_TEXT_MAX, description="`next` of the page before")]
 Stage = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="decided stage")]
 Money = Annotated[int | None, Query(ge=-INT64, le=INT64, description="net spend in minor units, at least")]
 Risk = Annotated[float | None, Query(ge=0, le=1, description="decided risk, at least")]
 Words = Annotated[list[Annotated[str, Field(max_length=64)]], Query(max_length=20)]
-CustomerId = Annotated[str, Field(description="a customer id or any of its leaves", examples=[CUSTOMER])]
 Instant = datetime | None
 Identifier = Annotated[
     str | None,
@@ -69,8 +68,10 @@ class Desk:
     clock: Clock
     leaves: Leaves
 
-    async def view(self, workspace: str, asked: bytes) -> CustomerView:
-        """A customer by any of its leaves. Raises NotFound."""
+    async def view(self, workspace: str, asked: bytes, cut: Cut = PRESENT) -> CustomerView:
+        """A customer by any of its leaves, as of then where `cut` says so. Raises NotFound."""
+        if not cut.is_present:
+            return await self._past(workspace, asked, cut)
         async with self.database.snapshot() as connection:
             whole = await _whole(connection, workspace, asked)
             kept = await reading.personal(connection, workspace, whole.leaves)
@@ -78,6 +79,11 @@ class Desk:
             decided = await reading.standing(connection, workspace, whole.customer)
             alerts = await reading.open_alerts(connection, workspace, whole.customer)
         return customer_view(whole, asked, decided, alerts, identifiers, kept, self.clock.now_ms())
+
+    async def _past(self, workspace: str, asked: bytes, cut: Cut) -> CustomerView:
+        async with self.database.snapshot() as connection:
+            then = await told_then(connection, workspace, asked, cut)
+        return customer_then(then, asked, cut, self.clock.now_ms())
 
     async def identifiers(self, workspace: str, asked: bytes) -> Identifiers:
         """The identifiers of a customer. Raises NotFound."""
@@ -148,6 +154,8 @@ def customer_routes(desk: Desk, auth: Auth) -> APIRouter:
     async def find(
         key: Annotated[Key, reader],
         identifier: Identifier = None,
+        as_of: AsOf = None,
+        known_at: KnownAt = None,
         sort: Literal["last_seen", "spend", "risk"] = "last_seen",
         order: Literal["desc", "asc"] = "desc",
         stage: Stage = None,
@@ -158,8 +166,11 @@ def customer_routes(desk: Desk, auth: Auth) -> APIRouter:
         limit: Limit = 50,
         next: Next = None,  # noqa: A002  # the parameter's name on the wire
     ) -> CustomerView | CustomerPage:
+        cut = cut_of(as_of, known_at)
         if identifier is not None:
-            return await desk.view(key.workspace, desk.leaves.of(key.workspace, identifier, "identifier")[0])
+            return await desk.view(key.workspace, desk.leaves.of(key.workspace, identifier, "identifier")[0], cut)
+        if not cut.is_present:
+            raise InvalidField("identifier", "is needed with `as_of` or `known_at`: lists show the present")
         after = None if next is None else cursor_of(next, CustomerCursor)
         if after is not None and after.order != _order(sort, order == "desc"):
             raise InvalidField("next", "belongs to a list of another order")
@@ -177,12 +188,14 @@ def customer_routes(desk: Desk, auth: Auth) -> APIRouter:
         return await desk.page(key.workspace, wish)
 
     @router.get("/{customer_id}", summary="One customer: who, what happened, where they stand and why.")
-    async def view(customer_id: CustomerId, key: Annotated[Key, reader]) -> CustomerView:
-        return await desk.view(key.workspace, _leaf(customer_id))
+    async def view(
+        customer_id: CustomerId, key: Annotated[Key, reader], as_of: AsOf = None, known_at: KnownAt = None
+    ) -> CustomerView:
+        return await desk.view(key.workspace, leaf_asked(customer_id), cut_of(as_of, known_at))
 
     @router.get("/{customer_id}/identifiers", summary="All identifiers, each with its place in one sentence.")
     async def identifiers(customer_id: CustomerId, key: Annotated[Key, reader]) -> Identifiers:
-        return await desk.identifiers(key.workspace, _leaf(customer_id))
+        return await desk.identifiers(key.workspace, leaf_asked(customer_id))
 
     @router.get("/{customer_id}/timeline", summary="What happened, newest first.")
     async def timeline(
@@ -203,7 +216,7 @@ def customer_routes(desk: Desk, auth: Auth) -> APIRouter:
             after=None if next is None else cursor_of(next, TimelineCursor),
             limit=limit,
         )
-        return await desk.timeline(key.workspace, _leaf(customer_id), window)
+        return await desk.timeline(key.workspace, leaf_asked(customer_id), window)
 
     return router
 
@@ -222,14 +235,6 @@ def tie_routes(linking: Linking, auth: Auth) -> APIRouter:
         return await linking.tie(key.workspace, "unlink", wanted)
 
     return router
-
-
-def _leaf(text: str) -> bytes:
-    """Whatever is no id is no customer either."""
-    try:
-        return leaf_from_text(text)
-    except ValueError:
-        raise NotFound("no such customer") from None
 
 
 def _ms(at: datetime | None) -> int | None:

@@ -50,11 +50,11 @@ def epoch_ms(at: datetime) -> int:
     return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(milliseconds=1)
 
 
-def _optional(at_ms: int | None) -> datetime | None:
+def known_moment(at_ms: int | None) -> datetime | None:
     return None if at_ms is None or at_ms == NEVER_AT else moment(at_ms)
 
 
-def _risk(ppm: int | None) -> float | None:
+def risk_of(ppm: int | None) -> float | None:
     return None if ppm is None or ppm == NO_RISK else ppm / PPM
 
 
@@ -78,37 +78,38 @@ def customer_view(
         customer_id=leaf_text(whole.customer),
         resolved_from=None if asked == whole.customer else leaf_text(asked),
         version=whole.version,
-        first_at=_optional(summary.pop("first_at", None)),
-        last_at=_optional(summary.pop("last_at", None)),
+        first_at=known_moment(summary.pop("first_at", None)),
+        last_at=known_moment(summary.pop("last_at", None)),
         stage=decided.stage or None,
-        stage_at=_optional(decided.stage_at),
-        risk=_risk(decided.risk_ppm),
-        risk_at=_optional(decided.risk_at),
-        reasons=_timed(msgspec.json.decode(decided.reasons)),
-        alerts=[_timed(shown_alert(body)) for body in alerts],
+        stage_at=known_moment(decided.stage_at),
+        risk=risk_of(decided.risk_ppm),
+        risk_at=known_moment(decided.risk_at),
+        reasons=timed(msgspec.json.decode(decided.reasons)),
+        alerts=[timed(shown_alert(body)) for body in alerts],
         identifiers=identifiers,
         personal=_personal(kept),
         profile=_summary(summary),
+        facts=f"/v1/customers/{leaf_text(whole.customer)}/facts",
     )
 
 
 def _summary(summary: dict[str, Any]) -> dict[str, Any]:
     """Times of a summary (names in `_at`) as RFC 3339, days as dates; traits stay as they were told."""
-    shown = {name: value if name == "traits" else _timed(value) for name, value in summary.items()}
+    shown = {name: value if name == "traits" else timed(value) for name, value in summary.items()}
     for activity in shown["activity"]:
         activity["day"] = moment(activity["day"] * 86_400_000).date().isoformat()
     return shown
 
 
-def _timed(value: Any) -> Any:
+def timed(value: Any) -> Any:
     if isinstance(value, dict):
         return {
             name: moment_text(moment(inner))
             if (name == "at" or name.endswith("_at")) and isinstance(inner, int)
-            else _timed(inner)
+            else timed(inner)
             for name, inner in value.items()
         }
-    return [_timed(inner) for inner in value] if isinstance(value, list) else value
+    return [timed(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _personal(kept: Iterable[Kept]) -> PersonalShown:
@@ -138,9 +139,9 @@ def listed(row: Listed, identifier: bytes | None) -> CustomerListed:
         spend_minor=row.spend_minor,
         currency=row.currency,
         stage=row.stage or None,
-        stage_at=_optional(row.stage_at),
-        risk=_risk(row.risk_ppm),
-        risk_at=_optional(row.risk_at),
+        stage_at=known_moment(row.stage_at),
+        risk=risk_of(row.risk_ppm),
+        risk_at=known_moment(row.risk_at),
     )
 
 
@@ -192,7 +193,7 @@ def touchpoint_shown(row: Happened, text: bytes | None) -> TouchpointShown:
         name=body.name,
         channel=row.channel,
         occurred_at=moment(row.occurred_at),
-        received_at=_optional(body.received_at),
+        received_at=known_moment(body.received_at),
         recorded_at=moment(row.recorded_at),
         client_at=body.client_at,
         source=body.source,

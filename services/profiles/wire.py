@@ -48,7 +48,10 @@ class CustomerView(Shown):
 
     customer_id: Id
     resolved_from: str | None = Field(description="the id or leaf asked for, where it is another one")
-    version: int = Field(description="grows with every change of the profile")
+    as_of: Moment | None = Field(None, description="what happened up to here counts; null: everything")
+    known_at: Moment | None = Field(None, description="what was recorded up to here counts; null: everything")
+    complete: bool = Field(True, description="false while something recorded by `known_at` may still be on its way")
+    version: int | None = Field(description="grows with every change of the profile; null in the past")
     first_at: Moment | None
     last_at: Moment | None
     stage: str | None = Field(description="as decided last; null before the first decision", examples=["active"])
@@ -62,6 +65,10 @@ class CustomerView(Shown):
     identifiers: list[IdentifierShown]
     personal: PersonalShown
     profile: dict[str, Any] = Field(description="counts, orders, money, tickets, surveys, subscription, traits …")
+    facts: str = Field(
+        description="where each number of `profile` comes from: this path with a name behind it, e.g. /orders.count",
+        examples=[f"/v1/customers/{CUSTOMER}/facts"],
+    )
 
 
 class CustomerListed(Shown):

@@ -1,0 +1,70 @@
+"""From a customer as of then to what people read: the same view, and what scoring computes from."""
+
+from base64 import b64encode
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from services.profiles.domain.decided import NEVER_AT, NO_RISK
+from services.profiles.domain.past import Cut
+from services.profiles.past import Then
+from services.profiles.reading import Standing
+from services.profiles.reading_past import AlertThen
+from services.profiles.showing import customer_view, identifiers_shown, known_moment, moment, risk_of, timed
+from services.profiles.wire import CustomerView
+from services.profiles.wire_past import AlertThen as AlertShown
+from services.profiles.wire_past import Past
+from shared import profile as profiles
+from shared.ids import leaf_text, uuid_text
+
+OPEN = ("open", "acknowledged")
+_UNDECIDED = Standing("", NEVER_AT, NO_RISK, NEVER_AT, b"null")
+
+
+def customer_then(then: Then, asked: bytes, cut: Cut, now_ms: int) -> CustomerView:
+    """The view of a customer under `cut`: what depends on today is told for the instant asked about."""
+    whole, places = then.members.whole, then.members.whole.places
+    identifiers = identifiers_shown(whole.leaves, then.kept, then.members.said, places)
+    state = replace(whole, state=profiles.encode(then.state))
+    alerts = [alert.body for alert in then.alerts if alert.state in OPEN and alert.body]
+    at = now_ms if cut.at is None else min(cut.at, now_ms)
+    view = customer_view(state, asked, then.standing, alerts, identifiers, then.kept, at)
+    past: dict[str, Any] = {
+        "as_of": known_moment(cut.as_of),
+        "known_at": known_moment(cut.known_at),
+        "complete": then.complete,
+        "version": None,
+    }
+    return view.model_copy(update=past)
+
+
+def past_shown(then: Then, asked: bytes, cut: Cut) -> Past:
+    """What was decided, and the state that decisions see."""
+    decided, root = then.standing or _UNDECIDED, then.members.whole.customer
+    state = profiles.narrowed(profiles.encode(then.state), "orders", "subscriptions")
+    return Past(
+        customer_id=leaf_text(root),
+        resolved_from=None if asked == root else leaf_text(asked),
+        as_of=known_moment(cut.as_of),
+        known_at=known_moment(cut.known_at),
+        complete=then.complete,
+        stage=decided.stage or None,
+        stage_at=known_moment(decided.stage_at),
+        risk=risk_of(decided.risk_ppm),
+        risk_at=known_moment(decided.risk_at),
+        reasons=timed(msgspec.json.decode(decided.reasons)),
+        alerts=[_alert_shown(alert) for alert in then.alerts],
+        state=b64encode(state).decode(),
+    )
+
+
+def _alert_shown(alert: AlertThen) -> AlertShown:
+    return AlertShown(
+        alert_id=uuid_text(alert.id),
+        customer_id=leaf_text(alert.customer),
+        state=alert.state,
+        revision=alert.revision,
+        recorded_at=moment(alert.recorded_at),
+        event=msgspec.json.decode(alert.body) if alert.body else None,
+    )
