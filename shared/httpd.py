@@ -97,11 +97,9 @@ class HouseApp:
         self.life = life
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        answer = self._live if scope["type"] == "lifespan" else self._app
+        return answer(scope, receive, send)  # no coroutine of our own: every request would go through it
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The lifespan. Asked to stop while it waits for a log or database that is away, it gives up at once."""

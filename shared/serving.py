@@ -4,13 +4,15 @@ import asyncio
 import gc
 import signal
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from shared.httpd import HouseApp
 
@@ -45,6 +47,31 @@ ABORT = "raftar.abort"
 """In a request's scope: drops the connection with what is not sent yet, for a client that reads no more."""
 
 
+ANSWER = "raftar.answer"
+"""In a request's scope: `answer(head, body) -> bool` sends a whole answer with one write to the socket, where `send`
+needs two and looks at each header. `head`: see `head_of`. False: nothing was sent, and `send` must be used."""
+
+
+def head_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Status line and headers for `ANSWER`, without the body's length: the same for all answers of one kind."""
+    return STATUS_LINE[status] + b"".join([b"%s: %s\r\n" % pair for pair in headers])
+
+
+def _answer(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
+    if cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
+        return False
+    cycle.response_started = cycle.response_complete = True
+    close = b"" if cycle.keep_alive else b"connection: close\r\n"
+    length = b"content-length: %d\r\n\r\n" % len(body)
+    dates = [b"%s: %s\r\n" % pair for pair in cycle.default_headers]
+    cycle.transport.write(b"".join((head, *dates, close, length, body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
+
+
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's fast HTTP/1.1 protocol, which alone waits for ever for a request and lets its head grow for ever.
 
@@ -74,6 +101,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._stop_timer()
         super().on_headers_complete()
+        self.scope[ANSWER] = partial(_answer, self.cycle)  # type: ignore[literal-required]
 
     def on_message_complete(self) -> None:
         self._in_body = False
@@ -193,6 +221,7 @@ def server(app: HouseApp, serving: Serving) -> HouseServer:
         "loop": "uvloop",
         "http": protocol,
         "ws": "none",
+        "interface": "asgi3",
         "lifespan": "on",
         "log_config": None,
         "access_log": False,

@@ -46,7 +46,7 @@ def build(
     `feed` not yet started: the application's lifespan starts and closes it. `owns_log`: the lifespan closes the log.
     """
     life, telemetry = Life(), Telemetry()
-    counts, inflight = Counts(telemetry.registry), Inflight(settings.ingest_inflight_bytes_max)
+    counts, inflight = Counts(), Inflight(settings.ingest_inflight_bytes_max)
     health, backlog = LogHealth(log, clock), Backlog(log, clock)
     senders = Senders(keyring, feed, settings.ingest_default_currency)
     imports = Imports(log, feed, clock, settings.partitions, settings.ingest_import_idle_seconds)

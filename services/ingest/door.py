@@ -27,6 +27,7 @@ from shared.definitions import DefinitionsFeed
 from shared.errors import NotAllowed, RaftarError, Stopped, TooLarge
 from shared.events import PUBLIC
 from shared.httpd import Problem, fault_problem, headers_of, presented, problem, problem_of, status_of
+from shared.serving import ANSWER, head_of
 from shared.telemetry import where
 
 _log = structlog.get_logger("door")
@@ -49,6 +50,8 @@ PREFLIGHT: Headers = [
     (b"content-length", b"0"),
 ]
 _JSON: Headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff"), *CORS]
+_TAKEN = head_of(200, _JSON)
+KEYS_REMEMBERED_MAX = 4096
 _WANTED = frozenset((b"authorization", b"content-length", b"content-encoding", b"x-write-key", b"sentat"))
 
 
@@ -97,6 +100,8 @@ class EventDoor:
         self._body_bytes_max = settings.ingest_body_bytes_max
         self._inflated_bytes_max = settings.ingest_inflated_bytes_max
         self._items_max = settings.ingest_items_max
+        self._access = feed.access
+        self._remembered: dict[bytes, Key] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = ROUTES.get(scope["path"]) if scope["type"] == "http" else None
@@ -114,7 +119,6 @@ class EventDoor:
         held = _Held(self._inflight)
         try:
             body = await self._take(route, scope, receive, held)
-            status, headers = 200, _sized(body)
         except ClientGone:
             self._counts.request(route.name, 499)
             return
@@ -123,6 +127,12 @@ class EventDoor:
         except Exception as error:  # the last resort: an SDK must get JSON with CORS, and keep its batch
             _log.error("fault", route=route.name, error=type(error).__name__, where=where(error))
             status, headers, body = _answer(500, fault_problem())
+        else:
+            self._counts.request(route.name, 200)
+            answer = scope.get(ANSWER)
+            if answer is None or not answer(_TAKEN, body):
+                await _send(send, 200, _sized(body), body)
+            return
         finally:
             held.release()
         self._counts.request(route.name, status)
@@ -130,7 +140,9 @@ class EventDoor:
 
     async def _take(self, route: Route, scope: Scope, receive: Receive, held: "_Held") -> bytes:
         headers = {name: value for name, value in scope["headers"] if name in _WANTED}
-        body = await self._body(receive, headers, held)
+        body = await self._read(receive, held)
+        if body.startswith(wire.GZIP_MAGIC):  # a header that says gzip over a plain body is a proxy's leftover
+            body = await self._inflated(body, held)
         envelope = self._envelope(route, body)
         key = self._key(headers, scope["query_string"], envelope.write_key)
         arrival = self._arrival(scope, headers, envelope.sent_at, key)
@@ -147,11 +159,7 @@ class EventDoor:
 
     # --- the body ---------------------------------------------------------------------------------------------
 
-    async def _body(self, receive: Receive, headers: dict[bytes, bytes], held: "_Held") -> bytes:
-        """The body, inflated. A slow one is ended by the protocol (`serving`); we hear that the client is gone."""
-        body = await self._read(receive, held)
-        if not body.startswith(wire.GZIP_MAGIC):
-            return body  # a header that says gzip over a plain body is a proxy's leftover
+    async def _inflated(self, body: bytes, held: "_Held") -> bytes:
         if len(body) > INLINE_GZIP_BYTES:
             body = await asyncio.to_thread(wire.inflate, body, self._inflated_bytes_max)
         else:
@@ -160,6 +168,7 @@ class EventDoor:
         return body
 
     async def _read(self, receive: Receive, held: "_Held") -> bytes:
+        """The body as sent. A slow one is ended by the protocol (`serving`); we hear that the client is gone."""
         message = await receive()
         body = _part(message)
         held.take(len(body))
@@ -188,8 +197,21 @@ class EventDoor:
     # --- who and when -----------------------------------------------------------------------------------------
 
     def _key(self, headers: dict[bytes, bytes], query: bytes, body_key: str) -> Key:
+        """The live key a request shows, which may write. What an `Authorization` showed is remembered while no key and
+        no workspace changes, and found by its hash: the time says nothing of what a wrong one has in common with it."""
         access = self._feed.access
-        for text in _presented(headers, query, body_key):
+        if access is not self._access or len(self._remembered) >= KEYS_REMEMBERED_MAX:
+            self._access, self._remembered = access, {}
+        authorization = headers.get(b"authorization", b"")
+        known = self._remembered.get(authorization)
+        if known is not None:
+            return known
+        text = presented(authorization)
+        key = access.key(text) if text else None
+        if key is not None:
+            self._remembered[authorization] = key.require(WRITE)
+            return key
+        for text in _presented_elsewhere(headers, query, body_key):
             key = access.key(text)
             if key is not None:
                 return key.require(WRITE)
@@ -200,7 +222,7 @@ class EventDoor:
         client = scope.get("client")
         remote_ip = client[0] if client and key.trust == PUBLIC else ""
         said = sent_at if sent_at is not None else headers.get(b"sentat", b"").decode("latin-1")
-        return Arrival(self._clock.now_ms(), _time_or_none(said), remote_ip)
+        return Arrival(self._clock.now_ms(), _time_or_none(said) if said != "" else None, remote_ip)
 
 
 class _Held:
@@ -233,10 +255,8 @@ async def _throw_away(receive: Receive, message: Message, byte_count: int) -> No
         byte_count -= len(_part(message))
 
 
-def _presented(headers: dict[bytes, bytes], query: bytes, body_key: str) -> Iterator[str]:
-    """Every key a request shows, the places SDKs use most first."""
-    if b"authorization" in headers:
-        yield presented(headers[b"authorization"])
+def _presented_elsewhere(headers: dict[bytes, bytes], query: bytes, body_key: str) -> Iterator[str]:
+    """Every key a request shows outside `Authorization`, the places SDKs use most first."""
     if body_key:
         yield body_key
     if b"x-write-key" in headers:

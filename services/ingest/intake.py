@@ -159,7 +159,7 @@ class Intake:
                 raise NotAccepting(str(error)) from error
             raise
         self._health.worked()
-        self._counts.append_seconds.observe(self._clock.monotonic() - began)
+        self._counts.appended(self._clock.monotonic() - began)
 
 
 def _refusal(refused: Refused) -> InvalidField:

@@ -1,9 +1,10 @@
 """What the door counts: plain integers on the hot path, turned into Prometheus metrics when somebody asks."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from services.ingest.imports import Imports
@@ -16,10 +17,9 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 class Counts:
     """Counters of the hot path: an addition to a dict each, no locks."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.append_seconds = Histogram(
-            "raftar_ingest_append_seconds", "Time one append to the log took", buckets=_SECONDS, registry=registry
-        )
+    def __init__(self) -> None:
+        self.appends = [0] * (len(_SECONDS) + 1)
+        self.appends_seconds = 0.0
         self.requests: dict[tuple[str, int], int] = {}
         self.failed: dict[str, int] = {}
         self.accepted = 0
@@ -33,6 +33,11 @@ class Counts:
     def refused(self, code: str) -> None:
         """One item was refused."""
         self.failed[code] = self.failed.get(code, 0) + 1
+
+    def appended(self, seconds: float) -> None:
+        """One append took so long."""
+        self.appends[bisect_left(_SECONDS, seconds)] += 1
+        self.appends_seconds += seconds
 
     def append_failed(self, code: str) -> None:
         """The log did not take a request's records."""
@@ -60,6 +65,7 @@ class DoorMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read the counts of this moment."""
         yield from self._counters()
+        yield self._append_seconds()
         yield GaugeMetricFamily("raftar_ingest_inflight_bytes", "Bytes of requests in progress", self._inflight.held)
         yield GaugeMetricFamily("raftar_ingest_imports_open", "History imports open", self._imports.open_count())
         yield GaugeMetricFamily("raftar_ingest_definitions_age_seconds", "Age of the reading", self._feed.age_seconds())
@@ -80,6 +86,13 @@ class DoorMetrics(Collector):
         yield CounterMetricFamily(
             "raftar_ingest_imports_closed_idle", "Imports closed by the door", self._imports.closed_idle
         )
+
+    def _append_seconds(self) -> Metric:
+        counted = [float(count) for count in accumulate(self._counts.appends)]
+        bounds = [*(str(float(bound)) for bound in _SECONDS), "+Inf"]
+        name, text = "raftar_ingest_append_seconds", "Time one append to the log took"
+        buckets = list(zip(bounds, counted, strict=True))
+        return HistogramMetricFamily(name, text, buckets=buckets, sum_value=self._counts.appends_seconds)
 
 
 def _by_code(name: str, text: str, values: dict[str, int]) -> CounterMetricFamily:
