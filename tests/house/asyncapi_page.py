@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from services.scoring.domain.told import ChurnAlertEvent, SegmentChangeEvent
+from services.scoring.domain.told import ChurnAlertEvent, CustomerErasedEvent, SegmentChangeEvent
 from shared.events import (
     FACTS,
     CustomerAbsorbed,
@@ -32,7 +32,9 @@ from shared.events import (
     LeafErased,
     LeafReinstated,
     ProfileChanged,
+    SealingKeyDestroyed,
     TouchpointFailed,
+    TouchpointFailureClosed,
     TouchpointsRecorded,
     WatermarkStated,
     WorkspaceDefined,
@@ -60,10 +62,16 @@ LYING_ON: Mapping[str, tuple[type[Fact], ...]] = {
     ),
     PROFILE_CHANGES: (ProfileChanged, CustomerAbsorbed, CustomerErased, CustomerParked, ImportPassed),
     WATERMARKS: (WatermarkStated,),
-    TOUCHPOINTS_FAILED: (TouchpointFailed,),
-    DEFINITIONS: (WorkspaceDefined, KeyCreated, KeyRevoked, DefinitionPublished, ImportStarted, ImportClosed),
+    TOUCHPOINTS_FAILED: (TouchpointFailed, TouchpointFailureClosed),
+    DEFINITIONS: (
+        WorkspaceDefined, KeyCreated, KeyRevoked, SealingKeyDestroyed, DefinitionPublished, ImportStarted, ImportClosed,
+    ),
 }  # fmt: skip
-SAID_ON: Mapping[str, type[msgspec.Struct]] = {SEGMENT_CHANGES: SegmentChangeEvent, CHURN_ALERTS: ChurnAlertEvent}
+SAID_ON: Mapping[str, tuple[type[msgspec.Struct], ...]] = {
+    SEGMENT_CHANGES: (SegmentChangeEvent, CustomerErasedEvent),
+    CHURN_ALERTS: (ChurnAlertEvent, CustomerErasedEvent),
+}
+SAID = (SegmentChangeEvent, ChurnAlertEvent, CustomerErasedEvent)
 
 ABOUT = {
     TOUCHPOINTS: ("leaf", "What one request brought to one partition, and commands. Read by profiles."),
@@ -114,7 +122,8 @@ def text() -> str:
 
 def _channel(topic: Topic) -> dict[str, Any]:
     key, description = ABOUT[topic.name]
-    names = [fact.NAME for fact in LYING_ON.get(topic.name, ())] or [SAID_ON[topic.name].__name__]
+    names = [fact.NAME for fact in LYING_ON.get(topic.name, ())]
+    names = names or [said.__name__ for said in SAID_ON[topic.name]]
     return {
         "address": topic.name,
         "description": f"{description} Partitioned by: {key}.",
@@ -136,7 +145,7 @@ def _channel(topic: Topic) -> dict[str, Any]:
 
 
 def _stream() -> dict[str, Any]:
-    names = [said.__name__ for said in SAID_ON.values()]
+    names = [said.__name__ for said in SAID]
     return {
         "address": "/v1/alerts/stream",
         "description": (
@@ -164,9 +173,7 @@ def _operations(channels: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _messages() -> dict[str, Any]:
-    return {fact.NAME: _fact_message(fact) for fact in FACTS} | {
-        said.__name__: _said_message(topic, said) for topic, said in SAID_ON.items()
-    }
+    return {fact.NAME: _fact_message(fact) for fact in FACTS} | {said.__name__: _said_message(said) for said in SAID}
 
 
 def _fact_message(fact: type[Fact]) -> dict[str, Any]:
@@ -190,7 +197,7 @@ def _fact_message(fact: type[Fact]) -> dict[str, Any]:
     }
 
 
-def _said_message(topic: str, said: type[msgspec.Struct]) -> dict[str, Any]:
+def _said_message(said: type[msgspec.Struct]) -> dict[str, Any]:
     return {
         "name": said.__name__,
         "title": said.__name__,
@@ -205,8 +212,8 @@ def _said_message(topic: str, said: type[msgspec.Struct]) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     template = "#/components/schemas/{name}/schema"
-    _, found = msgspec.json.schema_components([*FACTS, *SAID_ON.values()], ref_template=template)
-    structs = _structs((*FACTS, *SAID_ON.values()))
+    _, found = msgspec.json.schema_components([*FACTS, *SAID], ref_template=template)
+    structs = _structs((*FACTS, *SAID))
     for name, schema in found.items():
         for place, field in zip(schema.get("prefixItems", ()), structs[name].__struct_fields__, strict=False):
             place["title"] = field

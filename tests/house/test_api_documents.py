@@ -95,8 +95,8 @@ def test_facts_on_the_log_fit_their_schemas(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((GOLDEN / "events").glob("*.json")), ids=lambda path: path.name)
 def test_what_scoring_said_fits_its_schema(path: Path) -> None:
     document = json.loads(asyncapi_page.PAGE.read_text())
-    topic = SEGMENT_CHANGES if path.name.startswith("segment") else CHURN_ALERTS
-    name = asyncapi_page.SAID_ON[topic].__name__
+    topic = CHURN_ALERTS if path.name.startswith("alert") else SEGMENT_CHANGES
+    name = asyncapi_page.SAID_ON[topic][path.name.startswith("customer")].__name__
     judge_of(document).evolve(schema={"$ref": f"urn:document#{message(name)}"}).validate(json.loads(path.read_text()))
 
 

@@ -349,7 +349,7 @@ def _check_events(simulation: Simulation, truth: Truth) -> None:
                 event = event_of(record.value)
                 insist(by_id.setdefault(event["id"], record.value) == record.value, "one id is one event")
                 data = event["data"]
-                if topic == CHURN_ALERTS:
+                if "alert_id" in data:
                     known = newest.get(data["alert_id"])
                     if known is None or data["revision"] > known["revision"]:
                         newest[data["alert_id"]] = data

@@ -22,6 +22,7 @@ from services.scoring.domain.alerts import (
     AlertRetracted,
     AnyTransition,
     Cause,
+    CustomerForgotten,
     StageChanged,
     alert_id,
 )
@@ -66,6 +67,7 @@ TRANSITIONS: dict[str, AnyTransition] = {
     "alert.expired": _alert(AlertExpired, msgspec.structs.replace(CLOSED, state="expired")),
     "alert.judged": _alert(AlertJudged, msgspec.structs.replace(CLOSED, state="judged"), verdict="false_alarm"),
     "alert.acknowledged": _alert(AlertAcknowledged, SEEN),
+    "customer.erased": CustomerForgotten(AT, 7, Cause("erased"), 2, None, Reasons(), topic=SEGMENT_CHANGES),
 }
 
 
@@ -89,7 +91,13 @@ def test_it_is_a_cloud_event(name: str) -> None:
     assert all(key.isalnum() and key.islower() and len(key) <= 20 for key in event if key != "data")
     assert round(datetime.fromisoformat(event["time"]).timestamp() * 1000) == event["data"]["at"] == AT
     assert event["data"]["emitted_at"] == AT + 9
-    assert topic_of(TRANSITIONS[name]) == (SEGMENT_CHANGES if name == "segment.changed" else CHURN_ALERTS)
+    on_segments = name in ("segment.changed", "customer.erased")
+    assert topic_of(TRANSITIONS[name]) == (SEGMENT_CHANGES if on_segments else CHURN_ALERTS)
+
+
+@pytest.mark.parametrize("name", TRANSITIONS.keys() - {"customer.erased"})
+def test_its_reasons_add_up(name: str) -> None:
+    event = json.loads(event_of(name))
     assert sum(part["amount"] for part in event["data"]["reasons"]["parts"]) == event["data"]["risk"]
 
 

@@ -191,11 +191,11 @@ def test_of_two_revisions_of_one_alert_the_higher_holds() -> None:
 def test_erasing_closes_what_is_open_and_forgets_the_rest() -> None:
     decision = advance(live(ONCE, FIRST), ONCE, day(61), FIRST).decision
     outcome = on_erased(decision, day(62), ONCE, FIRST)
-    assert names(outcome) == ["alert.retracted"]
+    assert names(outcome) == ["alert.retracted", "customer.erased", "customer.erased"]
     assert outcome.transitions[0].reasons.parts == ()
     assert outcome.transitions[0].risk is None
     assert outcome.decision == surrender(outcome.decision)
-    assert outcome.decision.sequence == decision.sequence + 1
+    assert outcome.decision.sequence == decision.sequence + 3
     assert due(outcome.decision, Snapshot("w"), FIRST) is None
 
 

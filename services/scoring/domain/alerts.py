@@ -77,6 +77,12 @@ class StageChanged(Transition, frozen=True, tag="stage.changed"):
     previous: str
 
 
+class CustomerForgotten(Transition, frozen=True, tag="customer.erased"):
+    """The customer was erased: whoever listens on `topic` forgets them too. Its last word before a reinstatement."""
+
+    topic: str
+
+
 class AlertTransition(Transition, frozen=True, tag=False):
     """What all alert transitions carry: the alert as it is from now on, its revision included."""
 
@@ -122,6 +128,7 @@ AnyTransition = (
     | AlertExpired
     | AlertJudged
     | AlertAcknowledged
+    | CustomerForgotten
 )
 
 

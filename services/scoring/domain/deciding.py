@@ -4,7 +4,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from services.scoring.domain.alerts import Alert, AlertTransition, AnyTransition, Cause, StageChanged, kept
+from services.scoring.domain.alerts import (
+    ERASED,
+    Alert,
+    AlertTransition,
+    AnyTransition,
+    Cause,
+    CustomerForgotten,
+    StageChanged,
+    kept,
+)
 from services.scoring.domain.conditions import Reading, buys_again
 from services.scoring.domain.definitions import Definition
 from services.scoring.domain.evidence import evidence_of
@@ -12,6 +21,7 @@ from services.scoring.domain.lifecycle import stage_at
 from services.scoring.domain.reasons import Reasons, reasons_of
 from services.scoring.domain.snapshot import Snapshot, buying
 from shared.events import Place
+from shared.topics import CHURN_ALERTS, SEGMENT_CHANGES
 
 UNSETTLED = -1
 PASSED_KEPT = 8
@@ -111,6 +121,11 @@ class Deciding:
         self.change(stage=matched.stage, stage_since=at, stage_spell=self.last_key)
         reasons = reasons_of(reading, clock, matched.conditions)
         self._write(StageChanged, at, cause, reasons, stage=matched.stage, previous=previous)
+
+    def write_forgotten(self, at: int) -> None:
+        """Say that nothing is known of the customer any more, wherever anything was said of them."""
+        for topic in (SEGMENT_CHANGES, CHURN_ALERTS):
+            self._write(CustomerForgotten, at, ERASED, Reasons(), topic=topic)
 
     def settle(self, at: int) -> None:
         """Silence is decided up to and including `at`; never goes back."""

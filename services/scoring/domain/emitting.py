@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import UNSET
 
-from services.scoring.domain.alerts import AlertJudged, AlertTransition, StageChanged, Transition
+from services.scoring.domain.alerts import AlertJudged, AlertTransition, CustomerForgotten, StageChanged, Transition
 from services.scoring.domain.reasons import Reasons
 from services.scoring.domain.told import (
     ChurnAlertData,
     ChurnAlertEvent,
+    CustomerErasedData,
+    CustomerErasedEvent,
     SegmentChangeData,
     SegmentChangeEvent,
     ToldCondition,
@@ -23,10 +25,16 @@ from shared.topics import CHURN_ALERTS, SEGMENT_CHANGES
 _encode = msgspec.json.Encoder().encode
 
 SEGMENT_CHANGED = "raftar.segment.changed"
+_EVENTS: dict[type[Transition], type[SegmentChangeEvent | CustomerErasedEvent]] = {
+    StageChanged: SegmentChangeEvent,
+    CustomerForgotten: CustomerErasedEvent,
+}
 
 
 def topic_of(transition: Transition) -> str:
-    """Where a transition goes."""
+    """Where a transition goes. An erasure is said on both topics, so that no listener keeps what it was told."""
+    if isinstance(transition, CustomerForgotten):
+        return transition.topic
     return SEGMENT_CHANGES if isinstance(transition, StageChanged) else CHURN_ALERTS
 
 
@@ -36,9 +44,8 @@ def cloud_event(workspace: str, customer: bytes, transition: Transition, emitted
     `id` depends on what was decided only, so that a repetition is recognised · `time` is the instant it speaks of (for
     a silence the exact crossing), `data.emitted_at` when it was said · `sequence`: per customer, sortable text.
     """
-    event = SegmentChangeEvent if isinstance(transition, StageChanged) else ChurnAlertEvent
     return _encode(
-        event(
+        _EVENTS.get(type(transition), ChurnAlertEvent)(
             id=uuid_text(_event_id(workspace, customer, transition)),
             source=f"raftar/scoring/{workspace}",
             type=_type(transition),
@@ -56,7 +63,9 @@ def _event_id(workspace: str, customer: bytes, transition: Transition) -> bytes:
         return derived_id(workspace, customer, "stage", str(transition.sequence))
     if isinstance(transition, AlertTransition):
         return derived_id(workspace, transition.alert.id, _name(transition), str(transition.alert.revision))
-    raise TypeError(f"{type(transition).__name__} is neither about a stage nor about an alert")
+    if isinstance(transition, CustomerForgotten):
+        return derived_id(workspace, customer, _name(transition), str(transition.sequence))
+    raise TypeError(f"{type(transition).__name__} is about no stage, no alert and no erasure")
 
 
 def _name(transition: Transition) -> str:
@@ -67,12 +76,16 @@ def _type(transition: Transition) -> str:
     return SEGMENT_CHANGED if isinstance(transition, StageChanged) else "raftar." + _name(transition)
 
 
-def _data(customer: str, transition: Transition, emitted_at: int) -> SegmentChangeData | ChurnAlertData:
+def _data(
+    customer: str, transition: Transition, emitted_at: int
+) -> SegmentChangeData | ChurnAlertData | CustomerErasedData:
     if isinstance(transition, StageChanged):
         return _stage(customer, transition, emitted_at)
     if isinstance(transition, AlertTransition):
         return _alert(customer, transition, emitted_at)
-    raise TypeError(f"{type(transition).__name__} is neither about a stage nor about an alert")
+    if isinstance(transition, CustomerForgotten):
+        return CustomerErasedData(at=transition.at, customer=customer, emitted_at=emitted_at)
+    raise TypeError(f"{type(transition).__name__} is about no stage, no alert and no erasure")
 
 
 def _stage(customer: str, transition: StageChanged, emitted_at: int) -> SegmentChangeData:

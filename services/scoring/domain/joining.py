@@ -84,8 +84,12 @@ def _latest(*spells: str) -> tuple[str, ...]:
 
 
 def on_erased(decision: Decision, recorded_at: int, snapshot: Snapshot, definition: Definition) -> Outcome:
-    """Forget a customer: open alerts are retracted without reasons, and only the sequence and `settled` remain."""
+    """Forget a customer, and tell: open alerts are retracted without reasons, then the customer is said to be erased.
+
+    Only the sequence and `settled` remain.
+    """
     deciding = _retracted(decision, decision.alerts, recorded_at, snapshot, definition)
+    deciding.write_forgotten(max(recorded_at, deciding.decision.decided_at))
     deciding.decision = surrender(deciding.decision)
     return deciding.outcome()
 

@@ -122,3 +122,29 @@ class ChurnAlertEvent(msgspec.Struct, frozen=True, kw_only=True):
     time: str
     type: str
     workspace: str
+
+
+class CustomerErasedData(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing is known of the customer from `at` on."""
+
+    at: int
+    customer: str
+    emitted_at: int
+
+
+class CustomerErasedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer was erased: a CloudEvent of type `raftar.customer.erased`, on both topics.
+
+    It is said for every identifier the customer had; forget what you keep under any of these ids.
+    """
+
+    data: CustomerErasedData
+    datacontenttype: str = "application/json"
+    id: str
+    sequence: str
+    source: str
+    specversion: str = "1.0"
+    subject: str
+    time: str
+    type: str
+    workspace: str
