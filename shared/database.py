@@ -173,9 +173,9 @@ async def insert_rows(
     names = ", ".join(columns)
     if connection.dialect.name == "sqlite":
         marks = ", ".join("?" * len(columns))
-        await connection.exec_driver_sql(f"INSERT INTO {table.name} ({names}) VALUES ({marks}) {then}", list(rows))
+        await connection.exec_driver_sql(f"INSERT INTO {table.fullname} ({names}) VALUES ({marks}) {then}", list(rows))
         return
-    statement = f"INSERT INTO {table.name} ({names}) SELECT * FROM {_unnest(table, columns)} {then}"
+    statement = f"INSERT INTO {table.fullname} ({names}) SELECT * FROM {_unnest(table, columns)} {then}"
     await connection.exec_driver_sql(statement, _columns_of(rows))
 
 
@@ -192,7 +192,7 @@ async def insert_missing(
     if connection.dialect.name != "sqlite":
         names, keys = ", ".join(columns), ", ".join(key)
         statement = (
-            f"INSERT INTO {table.name} ({names}) SELECT * FROM {_unnest(table, columns)} "
+            f"INSERT INTO {table.fullname} ({names}) SELECT * FROM {_unnest(table, columns)} "
             f"ON CONFLICT DO NOTHING RETURNING {keys}"
         )
         result = await connection.exec_driver_sql(statement, _columns_of(rows))
@@ -213,7 +213,7 @@ async def _present(
     for chunk in _chunks(wanted, SQLITE_VARIABLES_MAX // len(key)):
         values = ", ".join([f"({marks})"] * len(chunk))
         flat = tuple(value for row in chunk for value in row)
-        statement = f"SELECT {names} FROM {table.name} WHERE ({names}) IN (VALUES {values})"
+        statement = f"SELECT {names} FROM {table.fullname} WHERE ({names}) IN (VALUES {values})"
         found.update(tuple(row) for row in await connection.exec_driver_sql(statement, flat))
     return found
 
@@ -226,12 +226,12 @@ async def update_rows(
         return
     if connection.dialect.name == "sqlite":
         sets = ", ".join(f"{column} = ?{n}" for n, column in enumerate(columns, 2))
-        await connection.exec_driver_sql(f"UPDATE {table.name} SET {sets} WHERE {key} = ?1", list(rows))
+        await connection.exec_driver_sql(f"UPDATE {table.fullname} SET {sets} WHERE {key} = ?1", list(rows))
         return
     names = [key, *columns]
     sets = ", ".join(f"{column} = new.{column}" for column in columns)
     statement = (
-        f"UPDATE {table.name} AS old SET {sets} FROM {_unnest(table, names)} AS new({', '.join(names)}) "
+        f"UPDATE {table.fullname} AS old SET {sets} FROM {_unnest(table, names)} AS new({', '.join(names)}) "
         f"WHERE old.{key} = new.{key}"
     )
     await connection.exec_driver_sql(statement, _columns_of(rows))

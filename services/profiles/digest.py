@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import migrations
+from services.profiles.domain.drift import digest_into
 from services.profiles.domain.terms import House
 from services.profiles.fold import TouchpointsProjection
 from services.profiles.store import SqlStore
@@ -34,7 +35,8 @@ class Refolded:
 async def digest(database: Database) -> str:
     """SHA-256 over (leaf, state, root) of every leaf, by leaf, each framed by its length; hexadecimal.
 
-    An erased leaf counts with an empty state. Versions, positions and times never count (design §7).
+    An erased leaf counts with an empty state, one of which nothing was folded yet not at all. Versions, positions and
+    times never count (design §7).
     """
     total, after = sha256(), b""
     rows: list[Any] = [()]
@@ -44,9 +46,7 @@ async def digest(database: Database) -> str:
             rows = await fetch(connection, statement, after)
             for row in rows:
                 after = row.leaf
-                for part in (row.leaf, b"" if row.erased else row.state, row.root):
-                    total.update(len(part).to_bytes(4, "big"))
-                    total.update(part)
+                digest_into(total, row.leaf, row.state, row.root, bool(row.erased))
     return total.hexdigest()
 
 

@@ -85,7 +85,10 @@ class Tally:
 
 @dataclass(slots=True)
 class TouchpointsProjection:
-    """Folds `touchpoints` into leaves, customers and their changes."""
+    """Folds `touchpoints` into leaves, customers and their changes.
+
+    `skipped`: (partition, position, place) of touchpoints that do not count here.
+    """
 
     store: Store
     house: House
@@ -93,6 +96,7 @@ class TouchpointsProjection:
     tally: Tally = field(default_factory=Tally)
     streaks: dict[int, Streak] = field(default_factory=dict)
     topic: str = TOUCHPOINTS
+    skipped: Collection[tuple[int, int, int]] = frozenset()
 
     async def fold(self, claim: Claim, batch: Batch) -> Claim:
         """Fold a batch; returns the moved claim. Raises Fenced, Stopped."""
@@ -191,6 +195,8 @@ class Step:
             assert isinstance(fact, TouchpointsRecorded)  # noqa: S101  # `_runs` made it so
             mine = []
             for place, touchpoint in enumerate(fact.touchpoints):
+                if (self._claim.partition, logged.record.position, place) in self._projection.skipped:
+                    continue
                 key = (touchpoint.day, touchpoint.id, dedup_scope(fact.workspace, fact.source, touchpoint.leaves[0]))
                 self.tally.touchpoints += 1
                 if key in rows:

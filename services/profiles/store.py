@@ -18,6 +18,7 @@ from services.profiles.domain.rows import (
     TouchpointKey,
     TouchpointRow,
 )
+from services.profiles.versions import LIVE, Version
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
 from shared.database import execute, fetch, insert_missing, insert_rows, update_rows
@@ -48,12 +49,16 @@ WHERE (excluded.at, excluded.id) > (personal.at, personal.id)"""
 
 _LISTED = "ON CONFLICT (customer) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in _LISTING[2:])
 
-SELECT_EDGE = """SELECT e.a, e.b, e.tie, e.alias, e.operator, e.occurred_at, e.id, e.workspace, e.recorded_at
-FROM edge e
-JOIN leaf one ON one.leaf = e.a AND e.recorded_at > one.erased_at
-JOIN leaf other ON other.leaf = e.b AND e.recorded_at > other.erased_at"""
 
-_SELECT_LEAF = f"SELECT {', '.join(_LEAF)} FROM leaf"
+def _select_edge(version: Version) -> str:
+    leaf, edge = version.leaf.fullname, version.edge.fullname
+    return f"""SELECT e.a, e.b, e.tie, e.alias, e.operator, e.occurred_at, e.id, e.workspace, e.recorded_at
+FROM {edge} e
+JOIN {leaf} one ON one.leaf = e.a AND e.recorded_at > one.erased_at
+JOIN {leaf} other ON other.leaf = e.b AND e.recorded_at > other.erased_at"""
+
+
+SELECT_EDGE = _select_edge(LIVE)
 
 
 def _leaf_row(row: Any) -> LeafRow:
@@ -68,34 +73,41 @@ def _edge_row(row: Any) -> EdgeRow:
 
 
 class SqlTransaction:
-    """One step on one connection."""
+    """One step on one connection. `version`: the tables of the projection it is folded into."""
 
-    def __init__(self, connection: AsyncConnection, is_sqlite: bool) -> None:
-        self._connection, self._is_sqlite = connection, is_sqlite
+    def __init__(self, connection: AsyncConnection, is_sqlite: bool, version: Version = LIVE) -> None:
+        self._connection, self._is_sqlite, self._version = connection, is_sqlite, version
+        self._leaf, self._touchpoint = version.leaf.fullname, version.touchpoint.fullname
+        self._select_leaf = f"SELECT {', '.join(_LEAF)} FROM {self._leaf}"
 
     async def move(self, claim: Claim, new: Claim) -> Claim:
         return await checkpoint.hold(self._connection, claim, new)
 
     async def remember(self, rows: Sequence[TouchpointRow]) -> set[TouchpointKey]:
         key = ("day", "id", "scope")
-        fresh = await insert_missing(self._connection, tables.touchpoint, _TOUCHPOINT, rows, key)
+        fresh = await insert_missing(self._connection, self._version.touchpoint, _TOUCHPOINT, rows, key)
         return {(day, identity, scope) for day, identity, scope in fresh}
 
     async def forget(self, keys: Collection[TouchpointKey]) -> None:
+        statement = f"DELETE FROM {self._touchpoint} WHERE day = $1 AND id = $2 AND scope = $3"
         for key in sorted(keys):
-            await execute(self._connection, "DELETE FROM touchpoint WHERE day = $1 AND id = $2 AND scope = $3", *key)
+            await execute(self._connection, statement, *key)
 
     async def blank(self, keys: Collection[TouchpointKey]) -> None:
-        statement = "UPDATE touchpoint SET body = $4 WHERE day = $1 AND id = $2 AND scope = $3"
+        statement = f"UPDATE {self._touchpoint} SET body = $4 WHERE day = $1 AND id = $2 AND scope = $3"
         for key in sorted(keys):
             await execute(self._connection, statement, *key, b"")
 
     async def blank_leaf(self, leaf: bytes, recorded_at: int) -> None:
-        await execute(self._connection, "UPDATE touchpoint SET body = $2 WHERE leaf = $1", leaf, b"")
-        await execute(self._connection, "DELETE FROM personal WHERE leaf = $1", leaf)
+        await execute(self._connection, f"UPDATE {self._touchpoint} SET body = $2 WHERE leaf = $1", leaf, b"")
+        await self.forget_personal(leaf)
         for side in ("a", "b"):
-            statement = f"DELETE FROM edge WHERE {side} = $1 AND recorded_at <= $2"
+            statement = f"DELETE FROM {self._version.edge.fullname} WHERE {side} = $1 AND recorded_at <= $2"
             await execute(self._connection, statement, leaf, recorded_at)
+
+    async def forget_personal(self, leaf: bytes) -> None:
+        """Drop what is kept in the clear of a leaf."""
+        await execute(self._connection, "DELETE FROM personal WHERE leaf = $1", leaf)
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
@@ -106,18 +118,18 @@ class SqlTransaction:
         wanted = sorted(leaves)
         if self._is_sqlite:
             return await self._lock_sqlite(wanted, leaves)
-        present = {
-            row.leaf for row in await fetch(self._connection, "SELECT leaf FROM leaf WHERE leaf = ANY($1)", wanted)
-        }
+        statement = f"SELECT leaf FROM {self._leaf} WHERE leaf = ANY($1)"
+        present = {row.leaf for row in await fetch(self._connection, statement, wanted)}
         await self._insert_missing([leaf for leaf in wanted if leaf not in present], leaves)
         statement = (
-            f"{_SELECT_LEAF} WHERE leaf IN (SELECT root FROM leaf WHERE leaf = ANY($1)) ORDER BY leaf FOR UPDATE"
+            f"{self._select_leaf} WHERE leaf IN (SELECT root FROM {self._leaf} WHERE leaf = ANY($1)) "
+            "ORDER BY leaf FOR UPDATE"
         )
         roots = [_leaf_row(row) for row in await fetch(self._connection, statement, wanted)]
         rows = {row.leaf: row for row in roots}
         others = [leaf for leaf in wanted if leaf not in rows]
         if others:
-            found = await fetch(self._connection, f"{_SELECT_LEAF} WHERE leaf = ANY($1)", others)
+            found = await fetch(self._connection, f"{self._select_leaf} WHERE leaf = ANY($1)", others)
             rows.update((row.leaf, row) for row in map(_leaf_row, found))
         locked = {row.leaf for row in roots}
         if any(row.root not in locked for row in rows.values()):
@@ -126,29 +138,29 @@ class SqlTransaction:
 
     async def _lock_sqlite(self, wanted: list[bytes], leaves: Mapping[bytes, str]) -> dict[bytes, LeafRow]:
         """BEGIN IMMEDIATE holds every lock there is: read, insert what is missing, read the roots."""
-        found = map(_leaf_row, await fetch(self._connection, f"{_SELECT_LEAF} WHERE leaf = ANY($1)", wanted))
+        found = map(_leaf_row, await fetch(self._connection, f"{self._select_leaf} WHERE leaf = ANY($1)", wanted))
         rows = {row.leaf: row for row in found}
         missing = [leaf for leaf in wanted if leaf not in rows]
         await self._insert_missing(missing, leaves)
         rows.update((leaf, LeafRow(leaf, leaves[leaf], leaf)) for leaf in missing)
         roots = sorted({row.root for row in rows.values()} - rows.keys())
         if roots:
-            found = map(_leaf_row, await fetch(self._connection, f"{_SELECT_LEAF} WHERE leaf = ANY($1)", roots))
+            found = map(_leaf_row, await fetch(self._connection, f"{self._select_leaf} WHERE leaf = ANY($1)", roots))
             rows.update((row.leaf, row) for row in found)
         return rows
 
     async def _insert_missing(self, missing: Sequence[bytes], leaves: Mapping[bytes, str]) -> None:
         rows = [_leaf_values(LeafRow(leaf, leaves[leaf], leaf)) for leaf in missing]
-        await insert_rows(self._connection, tables.leaf, _LEAF, rows, "ON CONFLICT DO NOTHING")
+        await insert_rows(self._connection, self._version.leaf, _LEAF, rows, "ON CONFLICT DO NOTHING")
 
     async def members(self, roots: Collection[bytes]) -> list[LeafRow]:
-        rows = await fetch(self._connection, f"{_SELECT_LEAF} WHERE root = ANY($1)", sorted(roots))
+        rows = await fetch(self._connection, f"{self._select_leaf} WHERE root = ANY($1)", sorted(roots))
         return [_leaf_row(row) for row in rows]
 
     async def edges(self, leaves: Collection[bytes]) -> list[EdgeRow]:
         found: dict[tuple[bytes, bytes, bytes], EdgeRow] = {}
         for side in ("a", "b"):
-            statement = f"{SELECT_EDGE} WHERE e.{side} = ANY($1)"
+            statement = f"{_select_edge(self._version)} WHERE e.{side} = ANY($1)"
             for row in map(_edge_row, await fetch(self._connection, statement, sorted(leaves))):
                 found[row.said.a, row.said.b, row.said.id] = row
         return list(found.values())
@@ -156,7 +168,9 @@ class SqlTransaction:
     async def save_leaves(self, rows: Sequence[LeafRow]) -> None:
         columns = [name for name in _LEAF if name not in ("leaf", "workspace")]
         values = [_leaf_values(row) for row in rows]
-        await update_rows(self._connection, tables.leaf, "leaf", columns, [(value[0], *value[2:]) for value in values])
+        await update_rows(
+            self._connection, self._version.leaf, "leaf", columns, [(value[0], *value[2:]) for value in values]
+        )
 
     async def add_edges(self, rows: Sequence[EdgeRow]) -> None:
         values = [
@@ -174,13 +188,14 @@ class SqlTransaction:
             for row in rows
             for said in [row.said]
         ]
-        await insert_rows(self._connection, tables.edge, _EDGE, values, "ON CONFLICT DO NOTHING")
+        await insert_rows(self._connection, self._version.edge, _EDGE, values, "ON CONFLICT DO NOTHING")
 
     async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes]) -> None:
         ordered = sorted(rows)  # one order for everybody: two steps never wait for each other in a circle
-        await insert_rows(self._connection, tables.customer, _LISTING, ordered, _LISTED)
+        await insert_rows(self._connection, self._version.customer, _LISTING, ordered, _LISTED)
         if gone:
-            await fetch(self._connection, "DELETE FROM customer WHERE customer = ANY($1)", sorted(gone))
+            statement = f"DELETE FROM {self._version.customer.fullname} WHERE customer = ANY($1)"
+            await fetch(self._connection, statement, sorted(gone))
 
     async def keep_personal(self, rows: Sequence[PersonalRow]) -> None:
         await insert_rows(self._connection, tables.personal, _PERSONAL, sorted(rows), _LATER_HOLDS)

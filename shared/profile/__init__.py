@@ -8,15 +8,26 @@ from shared.profile.care import Call, Complaint, Survey, Ticket, calls, complain
 from shared.profile.component import Component, Occurrence, Profile
 from shared.profile.messages import Message, messages
 from shared.profile.orders import Order, Purchase, money, purchases
-from shared.profile.state import COMPONENTS, STATE_VERSION, decode, encode, fold, merge, narrowed, new
+from shared.profile.state import (
+    COMPONENTS,
+    FOLD_VERSION,
+    STATE_VERSION,
+    decode,
+    differing,
+    encode,
+    fold,
+    merge,
+    narrowed,
+    new,
+)
 from shared.profile.subscriptions import Subscription, subscription, subscriptions
 from shared.profile.traits import traits
 from shared.profile.views import BadExperience, active_days, activity, bad_experience, counts, is_low, summary
 
 __all__ = [
-    "COMPONENTS", "STATE_VERSION", "BadExperience", "Behaviour", "Call", "Complaint", "Component", "Message",
+    "COMPONENTS", "FOLD_VERSION", "STATE_VERSION", "BadExperience", "Behaviour", "Call", "Complaint", "Component", "Message",
     "Occurrence", "Order", "Profile", "Purchase", "Subscription", "Survey", "Tally", "Ticket", "active_days",
-    "activity", "bad_experience", "calls", "complaints", "counts", "decode", "encode", "fold", "is_low", "merge",
+    "activity", "bad_experience", "calls", "complaints", "counts", "decode", "differing", "encode", "fold", "is_low", "merge",
     "messages", "money", "narrowed", "new", "purchases", "subscription", "subscriptions", "summary", "surveys",
     "tickets", "traits",
 ]  # fmt: skip

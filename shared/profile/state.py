@@ -19,6 +19,10 @@ from shared.profile.subscriptions import SUBSCRIPTIONS
 from shared.profile.traits import TRAITS
 from shared.vocabulary import KINDS
 
+FOLD_VERSION = 1
+"""Raised when the same log folds to other states than before: a component was added or folds differently. A projection
+folded by an older version goes on, and is rebuilt with a report of what differs instead of a proof that nothing does."""
+
 STATE_VERSION = 1
 """First byte of every state. Raised when a part changes its meaning; appending a component needs no new version."""
 
@@ -116,6 +120,18 @@ def narrowed(data: bytes, *names: str) -> bytes:
     """
     parts = _decoded(_splitter, data)
     return _VERSION_BYTE + _encoder.encode(_RawParts(**{name: getattr(parts, name) for name in names}))
+
+
+def differing(a: bytes, b: bytes) -> tuple[str, ...]:
+    """Names of the components whose parts differ between two states, in the order of COMPONENTS. b"" is the empty one.
+
+    Raises as `decode` does.
+    """
+    if a == b:
+        return ()
+    mine, other = (_decoded(_splitter, state) if state else _RawParts() for state in (a, b))
+    names = (component.name for component in COMPONENTS)
+    return tuple(name for name in names if bytes(getattr(mine, name)) != bytes(getattr(other, name)))
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
