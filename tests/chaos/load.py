@@ -9,10 +9,9 @@ import itertools
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -22,6 +21,8 @@ FAITHFUL, LEAVER, RETURNER, BROWSER = "faithful", "leaver", "returner", "browser
 PATTERNS = (FAITHFUL, FAITHFUL, LEAVER, LEAVER, RETURNER, BROWSER)
 STEP_SECONDS = 0.9
 """A person does something about so often."""
+PERIOD_SECONDS = 60.0
+"""A long load repeats: in each period people leave and return as their pattern says."""
 BATCH_MAX = 12
 AGAIN = 0.1
 """Share of requests that carry something acknowledged before once more."""
@@ -39,57 +40,67 @@ class Item:
     body: dict[str, Any] = field(hash=False)
 
 
+class Told(NamedTuple):
+    """A purchase or a complaint that the door took. `key`: the order's, "" for a complaint."""
+
+    person: int
+    kind: str
+    key: str
+
+
 @dataclass(slots=True)
 class Ledger:
-    """What was sent and what the door said. `ids`: item → the touchpoint id the door gave; the same at every retry."""
+    """What was sent and what the door said, small enough for a million touchpoints.
+
+    `ids`: item → the touchpoint id the door gave, the same at every retry · `told`: purchases and complaints by item ·
+    `counts`: distinct acknowledged touchpoints by person and kind.
+    """
 
     ids: dict[str, str] = field(default_factory=dict)
-    items: dict[str, Item] = field(default_factory=dict)
+    told: dict[str, Told] = field(default_factory=dict)
+    counts: Counter[tuple[int, str]] = field(default_factory=Counter)
     refused: int = 0  # items the door failed, as it should
     unknown: int = 0  # requests without an answer, or with 503: sent again
+    turned_away: int = 0  # of these, with 503
     repeats: int = 0  # items sent although they had been acknowledged
     contradictions: list[str] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)  # monotonic seconds of every 200
 
     def acknowledge(self, item: Item, touchpoint_id: str) -> None:
         """The door took it."""
-        known = self.ids.setdefault(item.id, touchpoint_id)
-        if known != touchpoint_id:
-            self.contradictions.append(f"{item.id}: {known}, then {touchpoint_id}")
-        self.items[item.id] = item
-
-    @property
-    def stall_seconds(self) -> float:
-        """The longest time in which nothing was acknowledged."""
-        return max((later - earlier for earlier, later in pairwise(self.answers)), default=0.0)
-
-    def answered_after(self, moment: float) -> float:
-        """Seconds from `moment` (monotonic) to the next 200."""
-        return min((at - moment for at in self.answers if at >= moment), default=float("inf"))
-
-    def counts(self, person: int) -> Counter[str]:
-        """Distinct acknowledged touchpoints of a person by kind."""
-        return Counter(str(item.body["kind"]) for item in self.items.values() if item.person == person)
+        known = self.ids.get(item.id)
+        if known is not None:
+            if known != touchpoint_id:
+                self.contradictions.append(f"{item.id}: {known}, then {touchpoint_id}")
+            return
+        self.ids[item.id] = touchpoint_id
+        kind = str(item.body["kind"])
+        self.counts[item.person, kind] += 1
+        if kind != "page_viewed":
+            order = item.body["properties"].get("order_id")
+            self.told[item.id] = Told(item.person, kind, f"order:{order}" if order else "")
 
     def orders(self, person: int) -> set[str]:
         """Distinct orders of a person."""
-        mine = (item.body for item in self.items.values() if item.person == person)
-        return {str(body["properties"]["order_id"]) for body in mine if body["kind"] == "purchased"}
+        return {one.key for one in self.told.values() if one.person == person and one.kind == "purchased"}
 
 
 class Person:
     """Somebody with a user id, a browser, and here and there an email; `pattern` says how they buy."""
 
-    def __init__(self, number: int, keys: tuple[str, str], dice: random.Random, silence_seconds: float) -> None:
-        self.number, self.pattern = number, PATTERNS[number % len(PATTERNS)]
+    def __init__(
+        self, number: int, keys: tuple[str, str], dice: random.Random, silence_seconds: float, views: int = 1
+    ) -> None:
+        """`views`: pages looked at in one step."""
+        self.number, self.pattern, self._views = number, PATTERNS[number % len(PATTERNS)], views
         self._keys, self._dice, self._silence_seconds = keys, dice, silence_seconds
         self._numbers = itertools.count()
         self._pause_from = dice.uniform(0.2, 0.5)
         self._known = False
 
     def does(self, share: float) -> list[Item]:
-        """What they do now; `share` of the load's time is over (0..1)."""
-        happened = [self._page_view()]
+        """What they do now; `share` of the load's time, or of its period, is over (0..1)."""
+        happened = [self._page_view() for _ in range(self._views)]
         if self._buys(share):
             happened += self._purchase()
         elif self.pattern == LEAVER and self._dice.random() < 0.03:
@@ -145,23 +156,27 @@ class Person:
 
 
 class Poster:
-    """Tells the door what some people do, in singles and batches, until stopped; then until all is acknowledged."""
+    """Tells the door what some people do, in singles and batches, until told to end; then until all is acknowledged."""
 
-    def __init__(self, url: str, people: list[Person], ledger: Ledger, dice: random.Random) -> None:
-        self._people, self._ledger, self._dice = people, ledger, dice
+    def __init__(
+        self, url: str, people: list[Person], ledger: Ledger, dice: random.Random, batch_max: int = BATCH_MAX
+    ) -> None:
+        self._people, self._ledger, self._dice, self._batch_max = people, ledger, dice, batch_max
         self._client = httpx.AsyncClient(base_url=url, timeout=8.0, trust_env=False)
         self._recent: list[Item] = []
 
-    async def run(self, seconds: float) -> None:
-        """Post for `seconds`, and on until everything begun is acknowledged."""
+    async def run(self, seconds: float, over: Callable[[], bool] = lambda: True) -> None:
+        """Post for `seconds`, on until it is `over`, and on until everything begun is acknowledged."""
         began = time.monotonic()
+        period = min(seconds, PERIOD_SECONDS)
         next_steps = {person: began + self._dice.uniform(0, STEP_SECONDS) for person in self._people}
         async with self._client:
-            while (now := time.monotonic()) < began + seconds:
+            while (now := time.monotonic()) < began + seconds or not over():
                 due = [person for person, at in next_steps.items() if at <= now]
                 for person in due:
                     next_steps[person] = now + STEP_SECONDS * self._dice.uniform(0.5, 1.5)
-                happened = [item for person in due for item in person.does((now - began) / seconds)]
+                share = (now - began) % period / period if now < began + seconds else 1.0
+                happened = [item for person in due for item in person.does(share)]
                 for request in self._requests(happened):
                     await self._until_acknowledged(request)
                 await asyncio.sleep(0.02)
@@ -174,7 +189,7 @@ class Poster:
             by_key[item.key].append(item)
         for mine in by_key.values():
             while mine:
-                size = 1 if self._dice.random() < 0.4 else self._dice.randint(2, BATCH_MAX)
+                size = 1 if self._dice.random() < 0.4 else self._dice.randint(2, self._batch_max)
                 request, mine = mine[:size], mine[size:]
                 again = [item for item in self._recent if item.key == request[0].key]
                 if again and self._dice.random() < AGAIN:
@@ -209,6 +224,7 @@ class Poster:
             return None
         if answer.status_code == 503:
             assert int(answer.headers["retry-after"]) >= 0, "a 503 says when to come back"
+            self._ledger.turned_away += 1
             return None
         assert answer.status_code == 200, f"{answer.status_code}: {answer.text}"
         decoded: dict[str, Any] = answer.json()

@@ -1,13 +1,13 @@
 """What must hold when all is quiet: each check names every contradiction between ledger, log, rows and REST."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from shared.ids import uuid_text
-from tests.e2e.evidence import Event, Recorded
-from tests.e2e.load import Ledger
+from tests.chaos.load import Ledger
+from tests.e2e.evidence import Event
 
 SILENCE, BAD_EXPERIENCE = "silence", "bad_experience"
 SHOWN_MAX = 12
@@ -22,9 +22,9 @@ class Bought:
     recorded_at: int
 
 
-def in_the_log(ledger: Ledger, logged: Sequence[Recorded]) -> list[str]:
-    """acknowledged ⊆ log: what the door took lies in the log, under the id it gave."""
-    there = {uuid_text(one.touchpoint.id) for one in logged}
+def in_the_log(ledger: Ledger, logged: Set[bytes]) -> list[str]:
+    """acknowledged ⊆ log: what the door took lies in the log, under the id it gave. `logged`: every id in it."""
+    there = {uuid_text(identity) for identity in logged}
     lost = [f"lost: {item} ({identity})" for item, identity in ledger.ids.items() if identity not in there]
     return [*lost, *(f"another id at a retry: {text}" for text in ledger.contradictions)]
 
@@ -45,7 +45,7 @@ def counted_once(ledger: Ledger, people: Mapping[int, Sequence[int]], views: Map
         profile = views[person]["profile"]
         shown = {kind: sum(channels.values()) for kind, channels in profile["counts"].items()}
         for kind in ("page_viewed",):
-            expected = sum(ledger.counts(one)[kind] for one in persons)
+            expected = sum(ledger.counts[one, kind] for one in persons)
             if shown.get(kind, 0) != expected:
                 wrong.append(f"person {person}: {shown.get(kind, 0)} {kind}, the ledger has {expected}")
         orders = sum(len(ledger.orders(one)) for one in persons)
@@ -112,28 +112,48 @@ def _bodies(events: Sequence[Event]) -> list[str]:
     return wrong
 
 
-def no_false_alert(events: Sequence[Event], bought: Mapping[str, Sequence[Bought]], silence_ms: int) -> list[str]:
-    """A silence is raised only where all that was recorded up to its crossing D shows no purchase in (D − silence, D].
+SaidAt = Callable[[Event], int]
 
-    A purchase that reached the log after its own silence had crossed (a retry through a long outage) opens one at
-    that past crossing: then what was recorded up to that purchase counts. `bought`: opening key → every report of the
-    same person.
+
+def said_by_the_log(event: Event) -> int:
+    """When the log took it, by the log's own clock."""
+    return event.recorded_at
+
+
+def said_by_its_own_clock(event: Event) -> int:
+    """When scoring says that it said it."""
+    at: int = event.data["emitted_at"]
+    return at
+
+
+def no_false_alert(
+    events: Sequence[Event],
+    bought: Mapping[str, Sequence[Bought]],
+    silence_ms: int,
+    said_at: SaidAt | None = said_by_its_own_clock,
+) -> list[str]:
+    """A silence is raised at R only where all that was recorded up to R shows no purchase in (crossing − silence, R].
+
+    The opening purchase itself may have been recorded later: facts are judged at once, and one that reached the log
+    after its own silence had crossed (a retry through a long outage) opens one in the past. `bought`: opening key →
+    every report of the same person · `said_at`: a clock to be believed (None: there is none), which shows that nothing
+    was said too early.
     """
     wrong: list[str] = []
     for event in events:
         data = event.data
         if event.body["type"] != "raftar.alert.raised" or data["policy"] != SILENCE:
             continue
-        crossed_at = data["crossed_at"]
+        crossed_at, raised_at = data["crossed_at"], data["raised_at"]
         reports = bought.get(data["key"], ())
-        opened_at = min((one.recorded_at for one in reports if one.key == data["key"]), default=crossed_at)
-        known = [one for one in reports if one.recorded_at <= max(crossed_at, opened_at)]
-        first = _order_times(known)
-        active = [f"{key} at {at}" for key, at in first.items() if crossed_at - silence_ms < at <= crossed_at]
-        if active or not known:
-            wrong.append(f"false: {data['key']} crossed at {crossed_at}, but {active or 'nothing was known of it'}")
-        if data["emitted_at"] < crossed_at:
-            wrong.append(f"early: {data['key']} said at {data['emitted_at']}, before {crossed_at}")
+        opening = [one for one in reports if one.key == data["key"]]
+        known = [*(one for one in reports if one.recorded_at <= raised_at), *opening]
+        times = _order_times(known)
+        active = [f"{key} at {at}" for key, at in times.items() if crossed_at - silence_ms < at <= raised_at]
+        if active or not opening:
+            wrong.append(f"false: {data['key']} crossed at {crossed_at}, but {active or 'nobody bought it'}")
+        if raised_at < crossed_at or (said_at is not None and said_at(event) < raised_at):
+            wrong.append(f"early: {data['key']} crossed at {crossed_at}, raised at {raised_at}")
     return wrong
 
 
@@ -169,9 +189,7 @@ def _order_times(reports: Iterable[Bought]) -> dict[str, int]:
 def complaints_told(ledger: Ledger, listed: Sequence[dict[str, Any]]) -> list[str]:
     """Each complaint has its alert, once."""
     complained = {
-        "id:" + ledger.ids[name].replace("-", "")
-        for name, item in ledger.items.items()
-        if item.body["kind"] == "complained"
+        "id:" + ledger.ids[name].replace("-", "") for name, one in ledger.told.items() if one.kind == "complained"
     }
     alerted = Counter(one["event"]["data"]["key"] for one in listed if one["event"]["data"]["policy"] == BAD_EXPERIENCE)
     missing = [f"no alert for complaint {key}" for key in complained - alerted.keys()]

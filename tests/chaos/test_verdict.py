@@ -1,4 +1,4 @@
-"""The judge is judged: each check of the crash test finds the fault it is there for, planted by hand."""
+"""The judge is judged: each check of a chaos run finds the fault it is there for, planted by hand."""
 
 import json
 from collections.abc import Callable
@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from shared.events import Touchpoint
-from tests.e2e import verdict
-from tests.e2e.evidence import Event, Recorded
-from tests.e2e.load import Item, Ledger
-from tests.e2e.verdict import Bought
+from tests.chaos import verdict
+from tests.chaos.load import Item, Ledger
+from tests.chaos.verdict import Bought
+from tests.e2e.evidence import Event
 
 FIRST, SECOND = (f"0190163d-8694-739b-aea5-966c26f8ad9{n}" for n in (1, 2))
 SILENCE_MS = 4_000
@@ -30,15 +29,10 @@ def raw(identity: str) -> bytes:
     return bytes.fromhex(identity.replace("-", ""))
 
 
-def logged(identity: str) -> Recorded:
-    touchpoint = Touchpoint(raw(identity), 0, "purchased", "web", (b"\0" * 16,), 0, None, {}, {})
-    return Recorded(0, 0, 0, "shop", touchpoint)
-
-
 def alert(revision: int = 1, crossed_at: int = 9_000, **more: Any) -> Event:
     data = {"alert_id": "A", "revision": revision, "policy": "silence", "key": "order:o-1", "state": "open"}
     body = {"id": f"e-{revision}", "subject": "c", "sequence": revision, "type": "raftar.alert.raised"}
-    body["data"] = data | {"crossed_at": crossed_at, "emitted_at": crossed_at + 10} | more
+    body["data"] = data | {"crossed_at": crossed_at, "raised_at": crossed_at, "emitted_at": crossed_at + 10} | more
     return Event("churn-alerts", (0, revision), body, json.dumps(body).encode())
 
 
@@ -55,7 +49,7 @@ def test_a_house_without_fault_is_found_without_fault() -> None:
     told = ledger(FIRST, SECOND)
     events = [alert()]
     view = {0: {"profile": {"counts": {}, "orders": {"count": 2}}}}
-    assert verdict.in_the_log(told, [logged(FIRST), logged(SECOND)]) == []
+    assert verdict.in_the_log(told, {raw(FIRST), raw(SECOND)}) == []
     assert verdict.folded_once(told, [raw(FIRST), raw(SECOND)]) == []
     assert verdict.counted_once(told, {0: [0]}, view) == []
     assert verdict.consistent(events, [listed(events[0])]) == []
@@ -64,7 +58,7 @@ def test_a_house_without_fault_is_found_without_fault() -> None:
 
 
 FAULTS: dict[str, Callable[[], list[str]]] = {
-    "an acknowledged touchpoint is not in the log": lambda: verdict.in_the_log(ledger(FIRST, SECOND), [logged(FIRST)]),
+    "an acknowledged touchpoint is not in the log": lambda: verdict.in_the_log(ledger(FIRST, SECOND), {raw(FIRST)}),
     "one is not folded": lambda: verdict.folded_once(ledger(FIRST, SECOND), [raw(FIRST)]),
     "one is folded twice": lambda: verdict.folded_once(ledger(FIRST), [raw(FIRST), raw(FIRST)]),
     "one nobody acknowledged is folded": lambda: verdict.folded_once(ledger(FIRST), [raw(FIRST), raw(SECOND)]),
@@ -81,6 +75,12 @@ FAULTS: dict[str, Callable[[], list[str]]] = {
     ),
     "an alert before its crossing": lambda: verdict.no_false_alert(
         [alert(emitted_at=8_999)], {"order:o-1": REPORTS}, SILENCE_MS
+    ),
+    "an alert raised late without what was read till then": lambda: verdict.no_false_alert(
+        [alert(crossed_at=5_000, raised_at=5_500, key="order:o-0")], {"order:o-0": REPORTS}, SILENCE_MS
+    ),
+    "an alert said before it was raised, by the log's clock": lambda: verdict.no_false_alert(
+        [alert(raised_at=9_500)], {"order:o-1": REPORTS}, SILENCE_MS, verdict.said_by_the_log
     ),
     "a silence nobody was told of": lambda: verdict.final_silences({0: REPORTS}, [], SILENCE_MS, 20_000),
     "one silence, two open alerts": lambda: verdict.final_silences(
