@@ -11,7 +11,7 @@ import msgspec
 from shared.events import Touchpoint
 from shared.ids import DAY_MS
 from shared.profile import histogram
-from shared.profile.component import Component, Fold
+from shared.profile.component import Component, Fold, Source
 from shared.vocabulary import KINDS
 
 
@@ -132,7 +132,8 @@ def _summary(state: Behaviour, at_ms: int) -> dict[str, Any]:
 def behaviour_component(counted: Mapping[str, str]) -> Component[Behaviour]:
     """The component for a house whose keyed maps count `counted` (kind → property they need, "" = none)."""
     folds = {kind: _fold_of(kind, counted) for kind in KINDS}
-    return Component("behaviour", Behaviour, Behaviour, folds, _merge, _summary)
+    sources = {"first_at": Source.SAID, "last_at": Source.SAID}
+    return Component("behaviour", Behaviour, Behaviour, folds, _merge, _summary, sources=sources)
 
 
 count_unknown: Fold[Behaviour] = _count

@@ -10,6 +10,7 @@ from shared.profile.component import (
     Component,
     Occurrence,
     Profile,
+    Source,
     join_maps,
     keyed,
     later,
@@ -84,6 +85,7 @@ TICKETS: Component[Tickets] = Component(
     _tickets_summary,
     {"ticket_opened": "", "ticket_resolved": "", "ticket_reopened": ""},
     _ticket_occurrences,
+    {"tickets.*": Source.ADDS},
 )
 
 
@@ -147,6 +149,7 @@ CALLS: Component[Calls] = Component(
     _calls_summary,
     {"call_made": ""},
     _call_occurrences,
+    {"calls.*": Source.ADDS},
 )
 
 
@@ -182,6 +185,7 @@ COMPLAINTS: Component[Complaints] = Component(
     _complaints_summary,
     {"complained": ""},
     _complaint_occurrences,
+    {"complaints.count": Source.ADDS, "complaints.last_at": Source.SAID},
 )
 
 
@@ -233,6 +237,12 @@ SURVEYS: Component[Surveys] = Component(
     _surveys_summary,
     {"survey_answered": ""},
     _survey_occurrences,
+    {
+        "surveys.*.count": Source.ADDS,
+        "surveys.*.mean": Source.MEAN,
+        "surveys.*.latest": Source.SAID,
+        "surveys.*.latest_at": Source.SAID,
+    },
 )
 
 

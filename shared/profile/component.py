@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from shared.errors import Poison
@@ -57,6 +58,20 @@ class Occurrence(NamedTuple):
     active: bool
 
 
+class Source(Enum):
+    """How a number shown comes from touchpoints.
+
+    ADDS: a sum over the records of the map, each touchpoint adds what it changes of its own record · MEAN: the mean of
+    one value per record · SAID: said by one touchpoint, which alone shows the same · WHOLE: made by all touchpoints of
+    the one record that is shown.
+    """
+
+    ADDS = "adds"
+    MEAN = "mean"
+    SAID = "said"
+    WHOLE = "whole"
+
+
 @dataclass(frozen=True, slots=True)
 class Component(Generic[S]):
     """One feature of the profile, whole.
@@ -64,7 +79,9 @@ class Component(Generic[S]):
     `state`: type of the part, as msgspec decodes it · `empty`: makes the neutral element · `folds`: kind → fold ·
     `merge`: commutative, associative, pure, shares nothing that can change · `summary`: (state, at_ms) → what REST
     shows · `counts`: the kinds this component counts itself (value: the property without which it does not, "" =
-    always), so that behaviour does not count them again · `occurrences`: what its map knows to have happened.
+    always), so that behaviour does not count them again · `occurrences`: what its map knows to have happened ·
+    `sources`: name of a number in the summary, with `*` for any word, → how it comes from touchpoints · `shown_key`:
+    the record that WHOLE numbers are about.
     """
 
     name: str
@@ -75,6 +92,8 @@ class Component(Generic[S]):
     summary: Callable[[S, int], dict[str, Any]]
     counts: Mapping[str, str] = field(default_factory=dict)
     occurrences: Callable[[S], Iterable[Occurrence]] = lambda state: ()
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    shown_key: Callable[[S], str | None] = lambda state: None
 
     def of(self, profile: Profile) -> S:
         """This component's part of `profile`, to be read only; the neutral element where there is none."""

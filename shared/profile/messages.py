@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from shared.events import Touchpoint
-from shared.profile.component import Component, Occurrence, Profile, join_maps, text_of
+from shared.profile.component import Component, Occurrence, Profile, Source, join_maps, text_of
 from shared.vocabulary import KINDS
 
 MARKS = (
@@ -78,6 +78,7 @@ MESSAGES: Component[Messages] = Component(
     _summary,
     dict.fromkeys(MARKS, "message_id"),
     _occurrences,
+    {"messages.*": Source.ADDS},
 )
 
 

@@ -6,7 +6,17 @@ from typing import Any
 import msgspec
 
 from shared.events import Touchpoint
-from shared.profile.component import Component, Occurrence, Profile, fact_key_of, join_maps, keyed, text_of, whole_of
+from shared.profile.component import (
+    Component,
+    Occurrence,
+    Profile,
+    Source,
+    fact_key_of,
+    join_maps,
+    keyed,
+    text_of,
+    whole_of,
+)
 from shared.vocabulary import KINDS
 
 
@@ -199,6 +209,14 @@ ORDERS: Component[Orders] = Component(
     _summary,
     {"purchased": "", "refunded": ""},
     _occurrences,
+    {
+        "orders.count": Source.ADDS,
+        "orders.cancelled": Source.ADDS,
+        "orders.refunds": Source.ADDS,
+        "orders.first_at": Source.SAID,
+        "orders.last_at": Source.SAID,
+        "money.*": Source.ADDS,
+    },
 )
 
 

@@ -6,7 +6,18 @@ import msgspec
 
 from shared.events import Touchpoint
 from shared.ids import DAY_MS
-from shared.profile.component import Component, Fold, Occurrence, Profile, earlier, join_maps, later, text_of, whole_of
+from shared.profile.component import (
+    Component,
+    Fold,
+    Occurrence,
+    Profile,
+    Source,
+    earlier,
+    join_maps,
+    later,
+    text_of,
+    whole_of,
+)
 from shared.vocabulary import business_key
 
 RENEWALS_KEPT = 64
@@ -131,6 +142,11 @@ def _newest(state: Subscriptions) -> tuple[str, Subscription] | None:
     return max(begun, key=lambda item: (later(item[1].running_at, item[1].cancelled_at) or 0, item[0]), default=None)
 
 
+def _shown_key(state: Subscriptions) -> str | None:
+    newest = _newest(state)
+    return None if newest is None else newest[0]
+
+
 def _summary(state: Subscriptions, at_ms: int) -> dict[str, Any]:
     newest = _newest(state)
     if newest is None:
@@ -164,6 +180,8 @@ SUBSCRIPTIONS: Component[Subscriptions] = Component(
     _summary,
     {"subscription_started": "", "subscription_renewed": "", "subscription_cancelled": ""},
     _occurrences,
+    {"subscription": Source.WHOLE, "subscription.*": Source.WHOLE},
+    _shown_key,
 )
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from shared.errors import Poison
 from shared.events import Touchpoint
-from shared.profile.component import Component, Profile, join_maps, text_of
+from shared.profile.component import Component, Profile, Source, join_maps, text_of
 
 
 class Trait(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -68,6 +68,7 @@ TRAITS: Component[Traits] = Component(
     {"identified": _fold_identified, "grouped": _fold_grouped},
     _merge,
     _summary,
+    sources={"traits.*": Source.SAID},
 )
 
 
