@@ -1,11 +1,13 @@
 """Money as integers: any amount a client may send, in the minor unit of its ISO 4217 currency."""
 
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from functools import lru_cache
 
 from shared.errors import InvalidField, quoted
 
 MINOR_LIMIT = 2**53
 """Amounts stay below this, so that every JSON reader shows them exactly."""
+REMEMBERED_CHARACTERS_MAX = 32
 
 _TWO = (
     "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW "
@@ -46,6 +48,12 @@ def minor_units(value: object, currency: str, path: str) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise InvalidField(path, "must be a number or a decimal text such as 19.99")
+    if type(value) is str and len(value) > REMEMBERED_CHARACTERS_MAX:
+        return _minor_units(value, currency, path)
+    return _known_minor_units(value, currency, path)
+
+
+def _minor_units(value: int | float | str, currency: str, path: str) -> int:
     try:
         amount = Decimal(value.strip() if isinstance(value, str) else repr(value))
     except InvalidOperation:
@@ -54,6 +62,10 @@ def minor_units(value: object, currency: str, path: str) -> int:
         raise InvalidField(path, "must be finite, not negative and below 2^53 minor units")
     minor = int(amount.scaleb(EXPONENTS[currency]).to_integral_value(ROUND_HALF_EVEN))
     return checked_minor(minor, path)
+
+
+_known_minor_units = lru_cache(4096, typed=True)(_minor_units)
+"""A shop has few prices: what was exact once is so again."""
 
 
 def checked_minor(value: object, path: str) -> int:

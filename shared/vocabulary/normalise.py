@@ -130,11 +130,11 @@ class _Rules:
     __slots__ = ("by_name", "money", "required", "survey")
 
     def __init__(self, kind: Kind) -> None:
-        self.by_name: dict[str, tuple[str, int, Convert]] = {}
+        self.by_name: dict[str, tuple[str, int, Convert, str]] = {}
         for declared in kind.properties:
             convert = _converter(declared)
             for preference, name in enumerate((declared.name, *declared.aliases)):
-                self.by_name.setdefault(name, (declared.name, preference, convert))
+                self.by_name.setdefault(name, (declared.name, preference, convert, f"properties.{name}"))
         self.money = "amount" in self.by_name
         self.required = tuple(p.name for p in kind.properties if p.required)
         self.survey = kind.name == "survey_answered"
@@ -177,8 +177,14 @@ def normalise(kind: str, properties: dict[str, Any], default_currency: str = "")
         rule = by_name.get(name)
         if rule is None:
             found.setdefault(name, value)
-        elif value is not None:
-            _take(found, sent_as, name, rule, value)
+        elif value is None:
+            continue
+        elif rule[0] in sent_as:
+            _take_again(found, sent_as, name, rule, value)
+        else:
+            declared, preference, convert, path = rule
+            found[declared] = convert(value, path)
+            sent_as[declared] = (preference, name)
     if rules.money:
         _normalise_money(found, default_currency, sent_as)
     for name in rules.required:
@@ -189,17 +195,21 @@ def normalise(kind: str, properties: dict[str, Any], default_currency: str = "")
     return found
 
 
-def _take(
-    found: dict[str, Any], sent_as: dict[str, tuple[int, str]], name: str, rule: tuple[str, int, Convert], value: Any
+def _take_again(
+    found: dict[str, Any],
+    sent_as: dict[str, tuple[int, str]],
+    name: str,
+    rule: tuple[str, int, Convert, str],
+    value: Any,
 ) -> None:
-    declared, preference, convert = rule
-    if declared in sent_as:
-        other_preference, other_name = sent_as[declared]
-        if other_preference < preference:
-            found[name] = value
-            return
-        found[other_name] = found[declared]
-    found[declared] = convert(value, f"properties.{name}")
+    """A declared property that was sent under another of its names already."""
+    declared, preference, convert, path = rule
+    other_preference, other_name = sent_as[declared]
+    if other_preference < preference:
+        found[name] = value
+        return
+    found[other_name] = found[declared]
+    found[declared] = convert(value, path)
     sent_as[declared] = (preference, name)
 
 

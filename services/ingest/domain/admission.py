@@ -7,7 +7,7 @@ refusals are relative to the item, e.g. `properties.amount`; `ROOT_PATH` means t
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -149,8 +149,8 @@ def _identity(draft: Draft, call: str, item: dict[str, Any], new_id: NewId, limi
     """(id, deduplicable): the client's id, else a hash of the event as sent where it has a time, else a fresh one."""
     if draft.client_id is not None and draft.client_id[1] != "":
         path, value = draft.client_id
-        text = as_identifier(value, path)
-        if len(text.encode()) > limits.id_bytes:
+        text = value if type(value) is str else as_identifier(value, path)
+        if 4 * len(text) > limits.id_bytes and len(text.encode()) > limits.id_bytes:
             raise InvalidField(path, f"is longer than {limits.id_bytes} bytes", "too_large")
         return touchpoint_id(text), True
     if draft.when.client_at is None:
@@ -161,6 +161,35 @@ def _identity(draft: Draft, call: str, item: dict[str, Any], new_id: NewId, limi
 
 def _person(draft: Draft, packed: bytes, sender: Sender) -> Person:
     """Leaves in order of rank, each with its identifier in the clear; what a public key may not say is unverified."""
+    if packed and draft.alias_of is None and len(draft.offered) == 1:
+        [offered] = draft.offered
+        if offered.kind in _PUBLIC_KINDS and type(offered.value) is str:
+            lone = _lone_person(sender.leaf_secret, sender.workspace, sender.region, offered.kind, offered.value)
+            if lone is not None and packed.count(lone.known_bytes) <= 1:
+                return lone.person
+    return _any_person(draft, packed, sender)
+
+
+class _Lone(NamedTuple):
+    """Somebody with one identifier, known by one spelling, as in an item that does not hold it anywhere else."""
+
+    person: Person
+    known_bytes: bytes
+
+
+@lru_cache(16384)
+def _lone_person(secret: bytes, workspace: str, region: str, kind: str, text: str) -> _Lone | None:
+    """What `_any_person` makes of most items, made once. None where it must look closer."""
+    try:
+        leaf, value = _known_leaf(secret, workspace, region, kind, text)
+    except InvalidField:
+        return None
+    if value != text or len(text) < KNOWN_CHARACTERS_MIN or not text.strip(_OF_NUMBERS):
+        return None
+    return _Lone(Person((leaf,), [[kind, value]], [text], True, {}, {}, None), text.encode())
+
+
+def _any_person(draft: Draft, packed: bytes, sender: Sender) -> Person:
     found: dict[bytes, tuple[str, str]] = {}
     sent: set[str] = set()
     unverified: dict[str, Any] = {}

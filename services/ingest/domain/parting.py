@@ -88,7 +88,7 @@ def _part_properties(
 def _part_context(draft: Draft, traits: dict[str, Any], sieve: Sieve) -> tuple[dict[str, Any], dict[str, Any]]:
     """(readable context, sealed context). The campaign of a page's address is kept where the client names none."""
     sealed: dict[str, Any] = {}
-    context = sieve.part(draft.context, sealed) if draft.context else {}
+    context = sieve.part_context(draft.context, sealed) if draft.context else {}
     if draft.traits:
         kept = sieve.part(draft.traits, traits, Around.PERSON)
         if kept:

@@ -4,8 +4,10 @@ import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
+
+import msgspec
 
 from services.ingest.domain.traces import (
     ADDRESS,
@@ -31,6 +33,8 @@ _NOTHING: frozenset[str] = frozenset()
 KNOWN_CHARACTERS_MIN = 6
 """A shorter identifier stands in other text by chance."""
 _ADDRESS_CHARACTERS_MAX = 256
+CONTEXT_BYTES_REMEMBERED_MAX = 2048
+_pack = msgspec.msgpack.Encoder().encode
 _CAMPAIGN = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "name", "utm_term": "term",
              "utm_content": "content"}  # fmt: skip
 
@@ -48,8 +52,11 @@ class Sieve:
         is sealed · `secret`: keys the stand-ins of ids that are personal (at most 64 bytes) · `alone`: it is known
         that none of them stands in a name or text that will come (in a decoded part of one it still may)."""
         self._identifiers = identifiers
-        self._shortest = sys.maxsize if alone or not identifiers else min(map(len, identifiers))
-        self._plain_below = min(self._shortest, REMEMBERED_CHARACTERS_MAX + 1)
+        if alone or not identifiers:
+            self._shortest, self._plain_below = sys.maxsize, REMEMBERED_CHARACTERS_MAX + 1
+        else:
+            self._shortest = min(map(len, identifiers))
+            self._plain_below = min(self._shortest, REMEMBERED_CHARACTERS_MAX + 1)
         self._secret = secret
         self.campaign: dict[str, str] = {}
 
@@ -96,6 +103,25 @@ class Sieve:
             readable[name] = value
         return readable
 
+    def part_context(self, context: dict[str, Any], sealed: dict[str, Any]) -> dict[str, Any]:
+        """As `part`. Visitors and pages come again with the same context, so where it holds none of the identifiers
+        how it was parted is remembered. What comes back may hold objects that others hold too: nobody changes them."""
+        if self._shortest < sys.maxsize:
+            return self.part(context, sealed)
+        packed = _pack(context)
+        if len(packed) > CONTEXT_BYTES_REMEMBERED_MAX:
+            return self.part(context, sealed)
+        parted = _parted_context(packed, self._secret)
+        self.met(parted.campaign)
+        sealed.update(parted.sealed)
+        return parted.readable.copy()
+
+    def met(self, campaign: "Campaign") -> None:
+        """What an address says of its campaign; the first word holds. Decoded, it may mention somebody after all."""
+        for word, value in campaign:
+            if not self.mentions(value):
+                self.campaign.setdefault(word, value)
+
     def _list(self, values: list[Any], name: str, sealed: dict[str, Any], around: Around, path: str) -> list[Any]:
         """Like an object whose every element has the list's name; what is sealed is left out."""
         kept = (
@@ -125,9 +151,7 @@ class Sieve:
 
     def _address(self, url: str, sealed: dict[str, Any], path: str) -> str | None:
         kept, campaign = _address_parts(url) if len(url) <= _ADDRESS_CHARACTERS_MAX else _cut_address(url)
-        for word, value in campaign:
-            if not self.mentions(value):
-                self.campaign.setdefault(word, value)
+        self.met(campaign)
         if kept is None or self.mentions(kept):
             sealed[path] = url
             return None
@@ -138,6 +162,34 @@ class Sieve:
     def _stand_in(self, text: str) -> str:
         """The same id gives the same stand-in within a workspace, so that copies of one order still meet."""
         return "h_" + blake2b(text.encode(), key=self._secret, digest_size=12).hexdigest()
+
+
+class _PartedContext(NamedTuple):
+    """A context in which no identifier stands, parted."""
+
+    readable: dict[str, Any]
+    sealed: dict[str, Any]
+    campaign: Campaign
+
+
+@lru_cache(4096)
+def _parted_context(packed: bytes, secret: bytes) -> _PartedContext:
+    sieve, sealed = _ListeningSieve((), secret), dict[str, Any]()
+    readable = sieve.part(msgspec.msgpack.decode(packed), sealed)
+    return _PartedContext(readable, sealed, tuple(sieve.heard))
+
+
+class _ListeningSieve(Sieve):
+    """Keeps all that addresses say of campaigns: whose item it is decides which of it holds."""
+
+    __slots__ = ("heard",)
+
+    def __init__(self, identifiers: Sequence[str], secret: bytes) -> None:
+        super().__init__(identifiers, secret)
+        self.heard: list[tuple[str, str]] = []
+
+    def met(self, campaign: Campaign) -> None:
+        self.heard += campaign
 
 
 def _cut_address(url: str) -> tuple[str | None, Campaign]:

@@ -68,7 +68,8 @@ def read_segment(
 ) -> Draft:
     """The draft of one call. Raises InvalidField with the path for what is wrong in the call itself."""
     call = _call(call, item)
-    context = {**envelope_context, **as_object(item.get("context"), "context")}
+    context = as_object(item.get("context"), "context")
+    context = {**envelope_context, **context} if envelope_context else dict(context)
     traits = as_object(context.pop("traits"), "context.traits") if "traits" in context else {}
     draft = Draft(
         kind="identified",
@@ -92,7 +93,7 @@ def read_segment(
 
 def _call(call: str | None, item: dict[str, Any]) -> str:
     said = call if call is not None else item.get("type")
-    if isinstance(said, str) and said in CALLS:
+    if type(said) is str and said in _CALLS:
         return said
     if said is None:
         raise InvalidField("type", f"is missing: every item of a batch says {', '.join(CALLS)}", "missing")
@@ -103,8 +104,9 @@ def _call(call: str | None, item: dict[str, Any]) -> str:
 
 def _when(item: dict[str, Any], arrival: Arrival) -> Any:
     """Both times present: the caller set `timestamp` on purpose (RudderStack). One: it is the device's clock."""
-    original, sent = pair(item, "originalTimestamp"), pair(item, "sentAt")
     timestamp = pair(item, "timestamp")
+    sent = pair(item, "sentAt") if "sentAt" in item else None
+    original = pair(item, "originalTimestamp") if "originalTimestamp" in item else None
     if original is None:
         return when(arrival, original=timestamp, sent=sent)
     return when(arrival, original=original, kept=timestamp, sent=sent)
