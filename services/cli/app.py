@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from services.cli import customer as customer_command
 from services.cli import keys as keys_command
+from services.cli import model as model_command
 from services.cli import tail as tail_command
 from services.cli.errors import EXIT_CODES, INTERRUPTED, CommandError
 from services.cli.house import CliSettings, House, find_house
@@ -31,6 +32,8 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.", epilog=EXITS)
 app.add_typer(keys_app, name="keys")
+model_app = typer.Typer(no_args_is_help=True, help="The churn model: fit it to your customers.", epilog=EXITS)
+app.add_typer(model_app, name="model")
 
 out = Console()
 err = Console(stderr=True)
@@ -201,3 +204,21 @@ def keys_revoke(
 ) -> None:
     """A revoked key opens nothing any more, within seconds, in every service."""
     keys_command.revoke(_house(), key_id, out, as_json)
+
+
+@model_app.command("fit", epilog="Example: raftar model fit   ·   raftar model fit --look --json | jq .figures.holdout")
+def model_fit(
+    look: Annotated[bool, typer.Option("--look", help="Only say how good it would be; change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the churn model to the workspace's own customers and publish it as the next version.
+
+    It takes effect a few seconds later and raises no alert about the past. Ctrl-C ends the watching, not the fit.
+    """
+    model_command.fit(_house(), look, out, err, as_json)
+
+
+@model_app.command("list", epilog="Example: raftar model list --json")
+def model_list(as_json: AsJson = False) -> None:
+    """Every version of the model, how good it is, and the last fit."""
+    model_command.list_versions(_house(), out, as_json)

@@ -106,7 +106,7 @@ class Publishing:
         and what appending raises.
         """
         async with self.lock:
-            now, newest = self.clock.now_ms(), self._newest(workspace)
+            now, newest = self.clock.now_ms(), self.newest(workspace)
             at = max(now + LEAD_MS, newest.effective_at) if effective_at is None else effective_at
             _check_time(at, now, newest.effective_at)
             fact = DefinitionPublished(
@@ -127,7 +127,7 @@ class Publishing:
                 return edition
         raise Retryable("the version is kept, but not read back yet; look at GET /v1/definitions")
 
-    def _newest(self, workspace: str) -> DefinitionPublished:
+    def newest(self, workspace: str) -> DefinitionPublished:
         """The last one in use; versions count on from the greatest number ever published."""
         editions = self.rulebook.editions(workspace)
         used = [edition.fact for edition in editions if not edition.refused][-1]

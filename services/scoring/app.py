@@ -11,9 +11,12 @@ from sqlalchemy.exc import DBAPIError
 from services.scoring.acting import Publishing, Verdicts
 from services.scoring.decide import ChangesProjection
 from services.scoring.domain.watermark import Heard
+from services.scoring.fit_runs import FitRuns
+from services.scoring.fits import Fits, FitTerms, Imports
 from services.scoring.hearing import Hearing
 from services.scoring.metrics import Counting, ScoringMetrics
 from services.scoring.routes import Desk, Streaming, alert_routes, decision_routes, definition_routes, stream_routes
+from services.scoring.routes_models import model_routes
 from services.scoring.rulebook import Rulebook
 from services.scoring.settings import ScoringSettings
 from services.scoring.store import SqlStore
@@ -72,7 +75,12 @@ def build(
     streams = Streams(settings.scoring_streams_max)
     watch = Watch(log, database, clock, [keeper])
     counting = Counting(database, clock, lambda: [lane.partition for lane in keeper.lanes])
-    telemetry.registry.register(ScoringMetrics(changes.tally, rulebook, hearing, streams, tail, watch, counting, feed))
+    publishing = Publishing(log, feed, clock, rulebook)
+    imports, runs = Imports(feed), FitRuns(database)
+    fits = Fits(_fit_terms(settings), runs, clock, rulebook, publishing, imports, hearing.known_until)
+    telemetry.registry.register(
+        ScoringMetrics(changes.tally, rulebook, hearing, streams, tail, watch, counting, feed, fits.tally)
+    )
 
     async def ready() -> Checks:
         age_seconds = feed.age_seconds()
@@ -92,7 +100,7 @@ def build(
             await until_answered(lambda: _check_tables(database), "the database")
             await until_answered(lambda: log.ensure(topics(partitions)), "the log")
             await feed.start()
-            parts = (keeper.run(), hearing.run(), tail.run(), watch.run(), counting.run())
+            parts = (keeper.run(), hearing.run(), tail.run(), watch.run(), counting.run(), fits.run())
             tasks = [asyncio.create_task(part) for part in parts]
             try:
                 yield
@@ -128,7 +136,8 @@ def build(
     api.include_router(stream_routes(streaming, auth))
     api.include_router(alert_routes(desk, verdicts, auth))
     api.include_router(decision_routes(desk, auth))
-    api.include_router(definition_routes(desk, Publishing(log, feed, clock, rulebook), auth))
+    api.include_router(definition_routes(desk, publishing, auth))
+    api.include_router(model_routes(fits, auth))
     return finish(api, life)
 
 
@@ -153,7 +162,11 @@ def ownership_of(settings: ScoringSettings, clock: Clock) -> Owns:
         return lambda: AllPartitions(settings.partitions)
     from shared.log.kafka_ownership import KafkaOwnership  # an embedded house starts without the Kafka client
 
-    return lambda: KafkaOwnership(settings.kafka_bootstrap, GROUP, (PROFILE_CHANGES,), clock)
+    def joined() -> Ownership:
+        topics_read, prefix = (PROFILE_CHANGES,), settings.kafka_topic_prefix
+        return KafkaOwnership(settings.kafka_bootstrap, GROUP, topics_read, clock, prefix=prefix)
+
+    return joined
 
 
 def _open_log(settings: ScoringSettings, clock: Clock) -> Log:
@@ -161,8 +174,19 @@ def _open_log(settings: ScoringSettings, clock: Clock) -> Log:
     if settings.kafka_bootstrap:
         from shared.log.kafka import KafkaLog
 
-        return KafkaLog(settings.kafka_bootstrap, clock)
+        return KafkaLog(settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix)
     return SqliteLog(settings.log_dir, clock)
+
+
+def _fit_terms(settings: ScoringSettings) -> FitTerms:
+    return FitTerms(
+        settings.database_url,
+        str(settings.data_dir),
+        settings.partitions,
+        settings.scoring_refit_hours,
+        settings.scoring_refit_change_min,
+        settings.scoring_fit_customers_max,
+    )
 
 
 def _live(feed: DefinitionsFeed, key: Key) -> bool:

@@ -59,6 +59,11 @@ class Hearing:
         marks = {partition: self._heard.watermark(partition) for partition in self._owned()}
         return {partition: (now - mark) / 1000 for partition, mark in marks.items() if mark is not None}
 
+    def known_until(self) -> int:
+        """Everything recorded up to then is decided on here (epoch ms); now, where no watermark was heard."""
+        marks = [self._heard.watermark(partition) for partition in self._owned()]
+        return min((mark for mark in marks if mark is not None), default=self._clock.now_ms())
+
     def unheard_seconds(self) -> dict[int, float]:
         """Owned partition → seconds since its watermark last moved, or since it was acquired."""
         self._note()

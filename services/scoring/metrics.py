@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from services.scoring.decide import Tally
+from services.scoring.fits import FitTally
 from services.scoring.hearing import Hearing
 from services.scoring.reading import Census, census
 from services.scoring.rulebook import Rulebook
@@ -74,9 +75,11 @@ class ScoringMetrics(Collector):
         watch: Watch,
         counting: Counting,
         feed: DefinitionsFeed,
+        fits: FitTally,
     ) -> None:
         self._step, self._rulebook, self._hearing, self._streams = step, rulebook, hearing, streams
         self._tail, self._watch, self._counting, self._feed = tail, watch, counting, feed
+        self._fits = fits
 
     def describe(self) -> Iterator[Metric]:
         """Nothing beforehand: `collect` names what it gives."""
@@ -91,6 +94,7 @@ class ScoringMetrics(Collector):
         yield from self._time()
         yield from self._waiting()
         yield from self._telling()
+        yield from self._fitting()
         yield from loop_metrics("scoring", self._watch)
         yield from standing_metrics("scoring", self._watch)
 
@@ -117,6 +121,21 @@ class ScoringMetrics(Collector):
         yield _gauge("due_customers", "Customers due before now on owned partitions", now.due)
         yield _gauge("held_customers", "Customers held by an unfinished import", now.held)
         yield _gauge("parked_customers", "Customers about whom nothing is decided any more", now.parked)
+
+    def _fitting(self) -> Iterator[Metric]:
+        fits = self._fits
+        yield _counter("fits_published", "Fits of the model that were published", fits.published)
+        yield _counter("fits_unchanged", "Fits that differed too little to be published", fits.unchanged)
+        yield _counter(
+            "fits_refused", "Fits refused: too few customers, or no better than the model in force", fits.refused
+        )
+        yield _counter("fits_failed", "Fits that failed", fits.failed)
+        yield _counter(
+            "fits_postponed", "Scheduled fits put off because a history import was under way", fits.postponed
+        )
+        yield _gauge("fits_running", "Fits under way", fits.running)
+        yield _gauge("fit_seconds", "How long the last fit took", fits.seconds)
+        yield _gauge("fit_customers", "Customers with a purchase that the last fit read", fits.customers)
 
     def _telling(self) -> Iterator[Metric]:
         streams = self._streams

@@ -53,6 +53,14 @@ class Rulebook:
             raise Retryable(f"workspace {workspace!r} is not known here yet")
         return Rules(self.definitions(workspace), zone)
 
+    def workspaces(self) -> Sequence[str]:
+        """All that were defined so far."""
+        return tuple(self._zones)
+
+    def zone(self, workspace: str) -> ZoneInfo:
+        """The time zone of a workspace that is known."""
+        return self._zones[workspace]
+
     def definitions(self, workspace: str) -> Sequence[Definition]:
         """The versions in use, ascending, at least one."""
         return self._definitions.get(workspace) or (built_in(),)

@@ -28,6 +28,18 @@ class ScoringSettings(HouseSettings):
     scoring_stream_stall_seconds: float = Field(
         20.0, gt=0, description="a stream whose reader takes nothing for this long is cut off"
     )
+    scoring_refit_hours: float = Field(
+        168.0,
+        ge=0,
+        le=8784,
+        description="the model is fitted to each workspace's own customers so often; 0: when asked",
+    )
+    scoring_refit_change_min: float = Field(
+        0.01, ge=0, le=1, description="a scheduled fit is published when it moves risks by so much on the average"
+    )
+    scoring_fit_customers_max: int = Field(
+        200_000, ge=1_000, description="customers a fit reads in; of more, an even share is drawn by their ids"
+    )
     scoring_trusted_proxies: str = Field(
         "", description="addresses whose X-Forwarded-For and -Proto are believed, comma separated; empty: none"
     )

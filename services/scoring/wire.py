@@ -107,3 +107,42 @@ class NewDefinition(BaseModel):
     effective_at: AwareDatetime | None = Field(
         None, description="at least 5 seconds ahead; left out: as soon as possible"
     )
+
+
+class NewFit(BaseModel):
+    """A fit to begin."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"publish": True}]})
+
+    publish: bool = Field(True, description="false: only look; nothing changes")
+
+
+class FitShown(Shown):
+    """The last fit, or the one under way."""
+
+    state: str = Field(description="running, published, unchanged, looked, refused or failed", examples=["published"])
+    phase: str = Field(description="reading, fitting, publishing or done", examples=["done"])
+    customers: int = Field(description="customers with a purchase read so far")
+    started_at: Moment
+    last_sign_at: Moment = Field(description="when it last said how far it is; when it ended")
+    version: int | None = Field(description="the version that was published")
+    reason: str | None = Field(description="why nothing was published; the model in force stays")
+    figures: dict[str, Any] | None = Field(description="how good the fitted parameters are")
+
+
+class ModelShown(Shown):
+    """The model of one version."""
+
+    version: int
+    effective_at: Moment
+    in_force: bool
+    parameters: dict[str, Any]
+    fit: dict[str, Any] | None = Field(description="figures of the fit; null: not fitted to this workspace")
+
+
+class Models(Shown):
+    """All versions of the model, oldest first."""
+
+    items: list[ModelShown]
+    last_fit: FitShown | None
+    refit_at: Moment | None = Field(description="the next fit by the schedule; null without one")

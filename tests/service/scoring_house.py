@@ -200,7 +200,7 @@ async def house(
 ) -> AsyncIterator[House]:
     """Scoring with workspaces `shop` and `rival` and a key for each. Opening it again on the folder resumes it."""
     clock = clock or FrozenClock(NOW_MS)
-    chosen = ScoringSettings(data_dir=folder, partitions=PARTITIONS, **settings)
+    chosen = ScoringSettings(data_dir=folder, partitions=PARTITIONS, database_url=database_url, **settings)
     log = SqliteLog(folder / "log", clock)
     await log.ensure(topics(PARTITIONS))
     made = {workspace: a_key(workspace) for workspace in ("shop", "rival")}
