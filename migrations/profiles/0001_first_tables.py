@@ -72,6 +72,9 @@ def upgrade() -> None:
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("item", sa.LargeBinary(), nullable=False),
+        sa.Column("sealing_key", sa.Text(), nullable=False),
+        sa.Column("closed", sa.Text(), nullable=False),
+        sa.Column("closed_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("failed_by_workspace", "failed", ["workspace", "received_at"], unique=False)
@@ -117,9 +120,49 @@ def upgrade() -> None:
         sa.Column("code_version", sa.Text(), nullable=False),
         sa.Column("bytes", sa.LargeBinary(), nullable=False),
         sa.Column("parked_at", sa.BigInteger(), nullable=False),
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.Column("sealing_key", sa.Text(), nullable=False),
+        sa.Column("closed", sa.Text(), nullable=False),
+        sa.Column("closed_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("topic", "partition", "position", "place"),
     )
     op.create_index("parked_by_workspace", "parked", ["workspace", "parked_at"], unique=False)
+    op.create_index("parked_by_leaf", "parked", ["leaf"], unique=False)
+    op.create_table(
+        "erasure",
+        sa.Column("id", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("requested_at", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.Column("scrubbed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("erasure_by_customer", "erasure", ["workspace", "customer"], unique=False)
+    op.create_table(
+        "erasure_leaf",
+        sa.Column("id", sa.LargeBinary(), nullable=False),
+        sa.Column("erasure", sa.LargeBinary(), nullable=False),
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.Column("erased_at", sa.BigInteger(), nullable=False),
+        sa.Column("personal_values", sa.Integer(), nullable=False),
+        sa.Column("bodies", sa.Integer(), nullable=False),
+        sa.Column("stages_at", sa.BigInteger(), nullable=False),
+        sa.Column("stages", sa.Integer(), nullable=False),
+        sa.Column("alerts_at", sa.BigInteger(), nullable=False),
+        sa.Column("alerts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("erasure_leaf_by_erasure", "erasure_leaf", ["erasure"], unique=False)
+    op.create_index("erasure_leaf_by_leaf", "erasure_leaf", ["leaf"], unique=False)
+    op.create_table(
+        "sealing_use",
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("last_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("workspace", "key", "partition"),
+    )
     op.create_table(
         "personal",
         sa.Column("leaf", sa.LargeBinary(), nullable=False),
@@ -130,6 +173,9 @@ def upgrade() -> None:
         sa.Column("id", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("leaf", "field"),
     )
+    if op.get_bind().dialect.name == "postgresql":
+        # Statistics keep samples of a column's values, and so would keep what was erased.
+        op.execute("ALTER TABLE personal ALTER COLUMN value SET STATISTICS 0")
     op.create_table(
         "standing",
         sa.Column("customer", sa.LargeBinary(), nullable=False),
@@ -144,6 +190,18 @@ def upgrade() -> None:
     )
     op.create_index("standing_by_risk", "standing", ["workspace", "risk_ppm", "customer"], unique=False)
     op.create_index("standing_by_stage", "standing", ["workspace", "stage"], unique=False)
+    op.create_table(
+        "republish",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("requested_at", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("finished_at", sa.BigInteger(), nullable=False),
+        sa.Column("leaves", sa.BigInteger(), nullable=False),
+        sa.Column("leaves_total", sa.BigInteger(), nullable=False),
+        sa.Column("customers", sa.BigInteger(), nullable=False),
+        sa.Column("after", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
     op.create_table(
         "transition",
         sa.Column("topic", sa.Text(), nullable=False),
@@ -250,6 +308,7 @@ def _make_rebuild_tables() -> None:
 
 def downgrade() -> None:
     """Drop them."""
+    op.drop_table("republish")
     op.drop_index(
         "transition_by_alert",
         table_name="transition",
@@ -266,6 +325,13 @@ def downgrade() -> None:
     op.drop_index("standing_by_risk", table_name="standing")
     op.drop_table("standing")
     op.drop_table("personal")
+    op.drop_table("sealing_use")
+    op.drop_index("erasure_leaf_by_leaf", table_name="erasure_leaf")
+    op.drop_index("erasure_leaf_by_erasure", table_name="erasure_leaf")
+    op.drop_table("erasure_leaf")
+    op.drop_index("erasure_by_customer", table_name="erasure")
+    op.drop_table("erasure")
+    op.drop_index("parked_by_leaf", table_name="parked")
     op.drop_index("parked_by_workspace", table_name="parked")
     op.drop_table("parked")
     op.drop_index("outbox_by_partition", table_name="outbox")

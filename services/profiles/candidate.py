@@ -38,8 +38,9 @@ class CandidateTransaction(SqlTransaction):
     async def keep_personal(self, rows: Sequence[PersonalRow]) -> None:
         """Personal values are a store of record: live keeps them."""
 
-    async def forget_personal(self, leaf: bytes) -> None:
+    async def forget_personal(self, leaf: bytes) -> int:
         """The same."""
+        return 0
 
     async def send(self, parcels: Sequence[Parcel]) -> None:
         """Everything was said when live folded it."""

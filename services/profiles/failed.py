@@ -37,6 +37,9 @@ class FailedRow(NamedTuple):
     path: str
     reason: str
     item: bytes
+    sealing_key: str
+    closed: str = ""
+    closed_at: int = 0
 
 
 def sealed_of(item: bytes) -> Sealed:
@@ -89,7 +92,9 @@ class FailedProjection:
 def _row_of(fact: TouchpointFailed) -> FailedRow:
     path, reason = _storable(fact.path), _storable(fact.reason)
     item = _encode(fact.item)
-    return FailedRow(fact.id, fact.workspace, fact.source, fact.received_at, fact.code, path, reason, item)
+    return FailedRow(
+        fact.id, fact.workspace, fact.source, fact.received_at, fact.code, path, reason, item, fact.item.key
+    )
 
 
 def _storable(text: str) -> str:

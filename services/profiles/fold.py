@@ -6,67 +6,43 @@ writes what the World says. It decides nothing itself.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 
 from services.profiles.domain.identity import Assertion, assertion, holding
-from services.profiles.domain.personal import newest_rows, personal_rows
 from services.profiles.domain.rows import (
     Body,
     EdgeRow,
     LeafRow,
     ParkedRow,
-    PersonalRow,
+    SealingUse,
     TouchpointKey,
     TouchpointRow,
 )
 from services.profiles.domain.step import World
 from services.profiles.domain.terms import Command, Fresh, House, Streak, Wanted
+from services.profiles.keeping import Logged, Open, Told, keep_personal, sealing_uses
 from services.profiles.ports import Store, Transaction
 from shared.checkpoint import NEVER, Claim
 from shared.codec import Unknown, decode
 from shared.errors import Conflict, Fenced, NewerVersion, Poison
 from shared.events import (
     ErasureRequested,
-    Fact,
     IdentityLinked,
     IdentityUnlinked,
     ImportFinished,
     LeafErased,
     LeafReinstated,
-    Sealed,
     Touchpoint,
     TouchpointsRecorded,
 )
 from shared.ids import dedup_scope
 from shared.log.port import Batch, Record
-from shared.sealing import PersonalFields
 from shared.topics import TOUCHPOINTS
 
 ATTEMPTS_MAX = 100
 
 _encode_body = msgspec.msgpack.Encoder(order="deterministic").encode
-
-Open = Callable[[str, Sealed], PersonalFields]
-"""(workspace, sealed) → opened personal fields; {} where the key was destroyed. Raises Poison."""
-
-
-class Logged(NamedTuple):
-    """One record of the batch, decoded, with the time it counts as recorded."""
-
-    record: Record
-    recorded_at: int
-    fact: Fact
-
-
-class Told(NamedTuple):
-    """A touchpoints record and which of its touchpoints are fresh, with the ties they bring."""
-
-    logged: Logged
-    fact: TouchpointsRecorded
-    fresh: list[Fresh]
-    said: list[Assertion]
 
 
 @dataclass(slots=True)
@@ -87,7 +63,8 @@ class Tally:
 class TouchpointsProjection:
     """Folds `touchpoints` into leaves, customers and their changes.
 
-    `skipped`: (partition, position, place) of touchpoints that do not count here.
+    `skipped`: (partition, position, place) of touchpoints that do not count here · `noted`: (workspace, sealing key,
+    partition) → its latest use in the database.
     """
 
     store: Store
@@ -97,6 +74,7 @@ class TouchpointsProjection:
     streaks: dict[int, Streak] = field(default_factory=dict)
     topic: str = TOUCHPOINTS
     skipped: Collection[tuple[int, int, int]] = frozenset()
+    noted: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
     async def fold(self, claim: Claim, batch: Batch) -> Claim:
         """Fold a batch; returns the moved claim. Raises Fenced, Stopped."""
@@ -109,6 +87,7 @@ class TouchpointsProjection:
                 await step.fold(transaction, run)
             await transaction.park([*parked, *step.parked])
         self.streaks[claim.partition] = streak
+        self.noted.update((use[:3], use.last_at) for use in step.uses)
         self._count(step.tally, len(parked))
         streak.check()
         return moved
@@ -152,6 +131,7 @@ class Step:
     def __init__(self, projection: TouchpointsProjection, claim: Claim, streak: Streak) -> None:
         self.tally = Tally()
         self.parked: list[ParkedRow] = []
+        self.uses: list[SealingUse] = []
         self._projection, self._claim, self._streak = projection, claim, streak
 
     async def fold(self, transaction: Transaction, run: Sequence[Logged]) -> None:
@@ -183,8 +163,12 @@ class Step:
             streak.failures, streak.sources = trial.failures, trial.sources
 
         world, rows = await self._world(transaction, leaves, [said.pair for said in ties], tell)
-        known = await self._keep_personal(transaction, told, rows, world)
-        await self._write(transaction, world, known)
+        outcome, opened = world.outcome, self._projection.open_sealed
+        void = {*outcome.unseen, *outcome.blanked}
+        kept = await keep_personal(transaction, opened, self._claim, told, rows, void)
+        self.parked += kept.parked
+        await self._note_sealing(transaction, told)
+        await self._write(transaction, world, kept.known)
 
     async def _remember(self, transaction: Transaction, run: Sequence[Logged]) -> list[Told]:
         """Insert what was not seen before; first in log order wins, in the batch as in the table."""
@@ -238,35 +222,13 @@ class Step:
             _encode_body(body),
         )
 
-    async def _keep_personal(
-        self, transaction: Transaction, told: Sequence[Told], rows: Mapping[bytes, LeafRow], world: World
-    ) -> frozenset[bytes]:
-        """Open and keep personal values; returns the leaves whose identifier is known from now on."""
-        void = {*world.outcome.unseen, *world.outcome.blanked}
-        is_known = {leaf: row.known for leaf, row in rows.items()}
-        kept: list[PersonalRow] = []
-        for one in told:
-            opened = self._opened(one)
-            for item in one.fresh:
-                fields = opened.get(item.place)
-                if fields and item.key not in void:
-                    kept += personal_rows(one.fact.workspace, item.touchpoint, fields, is_known)
-        if kept:
-            await transaction.keep_personal(newest_rows(kept))
-        return frozenset(row.leaf for row in kept if row.field == "identifier")
-
-    def _opened(self, one: Told) -> PersonalFields:
-        if one.fact.personal is None:
-            return {}
-        try:
-            return self._projection.open_sealed(one.fact.workspace, one.fact.personal)
-        except Poison as error:
-            record = one.logged.record
-            at = (self._claim.topic, self._claim.partition, record.position, -1)
-            who = (one.fact.workspace, one.fact.source)
-            reason = f"personal data does not open: {error}"
-            self.parked.append(ParkedRow(*at, *who, reason, record.value, one.logged.recorded_at))
-            return {}
+    async def _note_sealing(self, transaction: Transaction, told: Sequence[Told]) -> None:
+        """Note the use of sealing keys, once a second."""
+        noted = self._projection.noted
+        new = [use for use in sealing_uses(self._claim.partition, told) if noted.get(use[:3], 0) < use.last_at]
+        if new:
+            await transaction.note_sealing(new)
+            self.uses += new
 
     # --- commands -------------------------------------------------------------------------------------------
 
@@ -320,8 +282,10 @@ class Step:
         outcome = world.outcome
         rows = world.mark_known(known)
         shown, gone = world.listing()
-        for leaf, recorded_at in outcome.blank_leaves:
-            await transaction.blank_leaf(leaf, recorded_at)
+        for erasure in outcome.erasures:
+            await transaction.note_erasure(erasure)
+        for leaf, recorded_at, identity in outcome.blank_leaves:
+            await transaction.blank_leaf(leaf, recorded_at, identity)
         await transaction.forget(outcome.unseen)
         await transaction.blank(outcome.blanked)
         await transaction.save_leaves(rows)

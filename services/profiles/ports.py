@@ -7,10 +7,12 @@ from typing import Protocol
 
 from services.profiles.domain.rows import (
     EdgeRow,
+    ErasureRow,
     LeafRow,
     ListingRow,
     ParkedRow,
     PersonalRow,
+    SealingUse,
     TouchpointKey,
     TouchpointRow,
 )
@@ -34,8 +36,17 @@ class Transaction(Protocol):
     async def blank(self, keys: Collection[TouchpointKey]) -> None:
         """Keep the proof, drop the body (touchpoints of an erased leaf)."""
 
-    async def blank_leaf(self, leaf: bytes, recorded_at: int) -> None:
-        """Blank every body of a leaf, drop its personal values and the edges recorded up to `recorded_at`."""
+    async def blank_leaf(self, leaf: bytes, recorded_at: int, identity: bytes) -> None:
+        """Blank every body of a leaf, drop its personal values and the edges recorded up to `recorded_at`.
+
+        What was done is written into the receipt that expects the fact of this `identity`.
+        """
+
+    async def note_erasure(self, row: ErasureRow) -> None:
+        """Open the receipt of an erasure; one that is open stays as it is."""
+
+    async def note_sealing(self, uses: Sequence[SealingUse]) -> None:
+        """Keep the latest use of sealing keys; what was noted never goes back."""
 
     def attempt(self) -> AbstractAsyncContextManager[None]:
         """A savepoint: an exception inside gives back locks and rows taken in it, and goes on."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from services.profiles import reading_failed
 from services.profiles.cursors import FailedCursor
 from services.profiles.failed import sealed_of
-from services.profiles.fold import Open
+from services.profiles.keeping import Open
 from services.profiles.reading_failed import Failure, Parked, Refused, cursor_at
 from services.profiles.showing import parked_shown, refused_shown
 from services.profiles.wire import FailurePage, FailureShown

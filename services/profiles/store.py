@@ -11,10 +11,12 @@ from services.profiles import tables
 from services.profiles.domain.identity import Assertion
 from services.profiles.domain.rows import (
     EdgeRow,
+    ErasureRow,
     LeafRow,
     ListingRow,
     ParkedRow,
     PersonalRow,
+    SealingUse,
     TouchpointKey,
     TouchpointRow,
 )
@@ -41,8 +43,22 @@ _EDGE = ("workspace", "a", "b", "tie", "alias", "operator", "occurred_at", "id",
 _LISTING = ("customer", "workspace", "first_seen_at", "last_seen_at", "purchases", "spend_minor", "currency")
 _PERSONAL = ("leaf", "field", "workspace", "value", "at", "id")
 _PARKED = (
-    "topic", "partition", "position", "place", "workspace", "source", "reason", "bytes", "parked_at", "code_version",
+    "topic", "partition", "position", "place", "workspace", "source", "reason", "bytes", "parked_at", "leaf",
+    "sealing_key", "code_version", "closed", "closed_at",
 )  # fmt: skip
+
+ERASED = "erased"
+_ERASURE = ("id", "workspace", "customer", "requested_at", "recorded_at", "scrubbed_at")
+_ERASURE_LEAF = (
+    "id", "erasure", "leaf", "erased_at", "personal_values", "bodies", "stages_at", "stages", "alerts_at", "alerts",
+)  # fmt: skip
+_ERASURE_FOLDED = """ON CONFLICT (id) DO UPDATE SET customer = excluded.customer, recorded_at = excluded.recorded_at
+WHERE erasure.recorded_at < 0"""
+_LEAF_DONE = """UPDATE erasure_leaf SET erased_at = $2, personal_values = $3, bodies = $4
+WHERE id = $1 AND erased_at < 0"""
+_BLANK_PARKED = "UPDATE parked SET bytes = $1, closed = $2, closed_at = $3 WHERE leaf = $4 AND closed = ''"
+_LATER_USE = """ON CONFLICT (workspace, key, partition) DO UPDATE SET last_at = excluded.last_at
+WHERE excluded.last_at > sealing_use.last_at"""
 
 _LATER_HOLDS = """ON CONFLICT (leaf, field) DO UPDATE SET value = excluded.value, at = excluded.at, id = excluded.id
 WHERE (excluded.at, excluded.id) > (personal.at, personal.id)"""
@@ -98,16 +114,28 @@ class SqlTransaction:
         for key in sorted(keys):
             await execute(self._connection, statement, *key, b"")
 
-    async def blank_leaf(self, leaf: bytes, recorded_at: int) -> None:
-        await execute(self._connection, f"UPDATE {self._touchpoint} SET body = $2 WHERE leaf = $1", leaf, b"")
-        await self.forget_personal(leaf)
+    async def blank_leaf(self, leaf: bytes, recorded_at: int, identity: bytes) -> None:
+        statement = f"UPDATE {self._touchpoint} SET body = $2 WHERE leaf = $1 AND body <> $2"
+        bodies = await execute(self._connection, statement, leaf, b"")
+        values = await self.forget_personal(leaf)
         for side in ("a", "b"):
             statement = f"DELETE FROM {self._version.edge.fullname} WHERE {side} = $1 AND recorded_at <= $2"
             await execute(self._connection, statement, leaf, recorded_at)
+        await execute(self._connection, _BLANK_PARKED, b"", ERASED, recorded_at, leaf)
+        await execute(self._connection, _LEAF_DONE, identity, recorded_at, values, bodies)
 
-    async def forget_personal(self, leaf: bytes) -> None:
-        """Drop what is kept in the clear of a leaf."""
-        await execute(self._connection, "DELETE FROM personal WHERE leaf = $1", leaf)
+    async def forget_personal(self, leaf: bytes) -> int:
+        """Drop what is kept in the clear of a leaf; returns how many values."""
+        return await execute(self._connection, "DELETE FROM personal WHERE leaf = $1", leaf)
+
+    async def note_erasure(self, row: ErasureRow) -> None:
+        known = (row.id, row.workspace, row.customer, row.requested_at, row.recorded_at, -1)
+        await insert_rows(self._connection, tables.erasure, _ERASURE, [known], _ERASURE_FOLDED)
+        leaves = [(identity, row.id, leaf, -1, 0, 0, -1, 0, -1, 0) for leaf, identity in row.leaves]
+        await insert_rows(self._connection, tables.erasure_leaf, _ERASURE_LEAF, leaves, "ON CONFLICT DO NOTHING")
+
+    async def note_sealing(self, uses: Sequence[SealingUse]) -> None:
+        await insert_rows(self._connection, tables.sealing_use, SealingUse._fields, uses, _LATER_USE)
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
@@ -201,7 +229,7 @@ class SqlTransaction:
         await insert_rows(self._connection, tables.personal, _PERSONAL, sorted(rows), _LATER_HOLDS)
 
     async def park(self, rows: Sequence[ParkedRow]) -> None:
-        values = [(*row, CODE_VERSION) for row in rows]
+        values = [(*row, CODE_VERSION, "", 0) for row in rows]
         await insert_rows(self._connection, tables.parked, _PARKED, values, "ON CONFLICT DO NOTHING")
 
     async def send(self, parcels: Sequence[Parcel]) -> None:

@@ -186,7 +186,12 @@ parked = Table(
     Column("code_version", Text, nullable=False),
     Column("bytes", LargeBinary, nullable=False),
     Column("parked_at", BigInteger, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),  # whose touchpoint it is; empty: a whole record, or no touchpoint
+    Column("sealing_key", Text, nullable=False),  # what a replay must be able to open; empty: nothing
+    Column("closed", Text, nullable=False),  # empty: open; else replayed, discarded or erased
+    Column("closed_at", BigInteger, nullable=False),
     Index("parked_by_workspace", "workspace", "parked_at"),
+    Index("parked_by_leaf", "leaf"),
 )
 
 failed = Table(
@@ -200,5 +205,60 @@ failed = Table(
     Column("path", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("item", LargeBinary, nullable=False),
+    Column("sealing_key", Text, nullable=False),
+    Column("closed", Text, nullable=False),  # empty: open; else replayed or discarded
+    Column("closed_at", BigInteger, nullable=False),
     Index("failed_by_workspace", "workspace", "received_at"),
+)
+
+# What was asked for and what was done. Like `personal` a store of record: a rebuild leaves it alone.
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("customer", LargeBinary, nullable=False),
+    Column("requested_at", BigInteger, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),  # -1: the command is on its way
+    Column("scrubbed_at", BigInteger, nullable=False),  # -1: freed space may still hold old bytes
+    Index("erasure_by_customer", "workspace", "customer"),
+)
+
+erasure_leaf = Table(
+    "erasure_leaf",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),  # of its `leaf.erased`
+    Column("erasure", LargeBinary, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),
+    Column("erased_at", BigInteger, nullable=False),  # -1: not folded yet
+    Column("personal_values", Integer, nullable=False),
+    Column("bodies", Integer, nullable=False),
+    Column("stages_at", BigInteger, nullable=False),  # when scoring's word was taken: -1 not yet
+    Column("stages", Integer, nullable=False),
+    Column("alerts_at", BigInteger, nullable=False),
+    Column("alerts", Integer, nullable=False),
+    Index("erasure_leaf_by_erasure", "erasure"),
+    Index("erasure_leaf_by_leaf", "leaf"),
+)
+
+sealing_use = Table(  # the latest record of each partition that was sealed to a key, to the second
+    "sealing_use",
+    metadata,
+    Column("workspace", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("last_at", BigInteger, nullable=False),
+)
+
+republish = Table(
+    "republish",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("requested_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger, nullable=False),
+    Column("leaves", BigInteger, nullable=False),
+    Column("leaves_total", BigInteger, nullable=False),
+    Column("customers", BigInteger, nullable=False),
+    Column("after", LargeBinary, nullable=False),
 )

@@ -5,10 +5,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from services.profiles.domain.rows import (
     EdgeRow,
+    ErasureRow,
     LeafRow,
     ListingRow,
     ParkedRow,
     PersonalRow,
+    SealingUse,
     TouchpointKey,
     TouchpointRow,
 )
@@ -58,7 +60,13 @@ class ProfilesTransaction:
         for key in keys:
             kept[key] = kept[key]._replace(body=b"")
 
-    async def blank_leaf(self, leaf: bytes, recorded_at: int) -> None:
+    async def note_erasure(self, row: ErasureRow) -> None:
+        """Receipts are for people."""
+
+    async def note_sealing(self, uses: Sequence[SealingUse]) -> None:
+        """The simulation seals nothing."""
+
+    async def blank_leaf(self, leaf: bytes, recorded_at: int, identity: bytes) -> None:
         self._database.call()
         tables = self._database.tables
         kept = tables["touchpoint"]

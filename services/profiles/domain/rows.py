@@ -6,6 +6,7 @@ import msgspec
 
 from services.profiles.domain.identity import ALONE, NOT_FULL, Assertion, Place
 
+_Leaf = bytes  # `ParkedRow` has a field of the type's name
 TouchpointKey = tuple[int, bytes, bytes]
 """(day, id, scope): the proof that a touchpoint was seen."""
 
@@ -84,7 +85,10 @@ class EdgeRow(NamedTuple):
 
 
 class ParkedRow(NamedTuple):
-    """A fact that could not be folded: where it lies, its bytes and why. `place` is -1 for a whole record."""
+    """A fact that could not be folded: where it lies, its bytes and why. `place` is -1 for a whole record.
+
+    `leaf`: whose touchpoint it is, b"" for anything else · `sealing_key`: what its replay must be able to open.
+    """
 
     topic: str
     partition: int
@@ -95,6 +99,28 @@ class ParkedRow(NamedTuple):
     reason: str
     bytes: bytes
     parked_at: int
+    leaf: _Leaf = b""
+    sealing_key: str = ""
+
+
+class ErasureRow(NamedTuple):
+    """The erasure of a customer as its command was folded: the leaves of that moment, each with the id of its fact."""
+
+    id: bytes
+    workspace: str
+    customer: bytes
+    requested_at: int
+    recorded_at: int
+    leaves: tuple[tuple[bytes, bytes], ...]  # (leaf, id of its `leaf.erased`)
+
+
+class SealingUse(NamedTuple):
+    """The latest record of a partition that was sealed to a key (epoch ms)."""
+
+    workspace: str
+    key: str
+    partition: int
+    last_at: int
 
 
 class ListingRow(NamedTuple):

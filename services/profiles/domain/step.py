@@ -11,7 +11,7 @@ import msgspec
 
 from services.profiles.domain.identity import ERASED, Assertion, assertion
 from services.profiles.domain.neighbourhood import Neighbourhood, Row
-from services.profiles.domain.rows import EdgeRow, LeafRow, ListingRow, ParkedRow
+from services.profiles.domain.rows import EdgeRow, ErasureRow, LeafRow, ListingRow, ParkedRow
 from services.profiles.domain.states import SEVERAL, States, Unloaded
 from services.profiles.domain.terms import Command, Fresh, House, Outcome, Streak, Wanted
 from shared import profile as profiles
@@ -102,7 +102,7 @@ class World:
             case IdentityLinked() | IdentityUnlinked():
                 self._relocate(fact.workspace, [_said(fact)], recorded_at)
             case ErasureRequested():
-                self._request_erasure(fact)
+                self._request_erasure(fact, recorded_at)
             case LeafErased():
                 self._erase(fact, recorded_at)
             case LeafReinstated():
@@ -256,10 +256,9 @@ class World:
         leaf = item.touchpoint.leaves[0]
         self._undo(leaf)
         reason = str(error) if isinstance(error, Poison) else type(error).__name__
-        one = msgspec.structs.replace(fact, touchpoints=(item.touchpoint,), personal=None)
-        self.outcome.parked.append(
-            ParkedRow(*at, item.place, fact.workspace, fact.source, reason, encode(one), recorded_at)
-        )
+        one = encode(msgspec.structs.replace(fact, touchpoints=(item.touchpoint,), personal=None))
+        who, sealing_key = (fact.workspace, fact.source), fact.personal.key if fact.personal else ""
+        self.outcome.parked.append(ParkedRow(*at, item.place, *who, reason, one, recorded_at, leaf, sealing_key))
         self.outcome.unseen.append(item.key)
 
     def _undo(self, leaf: bytes) -> None:
@@ -274,20 +273,23 @@ class World:
 
     # --- commands -------------------------------------------------------------------------------------------
 
-    def _request_erasure(self, fact: ErasureRequested) -> None:
+    def _request_erasure(self, fact: ErasureRequested, recorded_at: int) -> None:
         root = self._rows[fact.leaf].root
         members = {fact.leaf} if root == fact.leaf and not self._rows[root].merged else self._members.get(root)
         if members is None:
             raise Wanted((), (root,))
-        for leaf in sorted(members):
-            erased = LeafErased(fact.workspace, derived_id("erase", fact.id, leaf), leaf, fact.occurred_at)
+        leaves = tuple((leaf, derived_id("erase", fact.id, leaf)) for leaf in sorted(members))
+        row = ErasureRow(fact.id, fact.workspace, root, fact.occurred_at, recorded_at, leaves)
+        self.outcome.erasures.append(row)
+        for leaf, identity in leaves:
+            erased = LeafErased(fact.workspace, identity, leaf, fact.occurred_at)
             partition = partition_of(leaf, self._partitions)
             self.outcome.parcels.append(Parcel(TOUCHPOINTS, partition, leaf, encode(erased)))
 
     def _erase(self, fact: LeafErased, recorded_at: int) -> None:
         leaf = fact.leaf
         row = self._rows[leaf]
-        self.outcome.blank_leaves.append((leaf, recorded_at))
+        self.outcome.blank_leaves.append((leaf, recorded_at, fact.id))
         self._states.erase(leaf)
         erased_at = max(row.erased_at, recorded_at)
         self._put(row, state=b"", known=False, erased_at=erased_at)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from services.profiles.domain.rows import EdgeRow, ParkedRow, TouchpointKey
+from services.profiles.domain.rows import EdgeRow, ErasureRow, ParkedRow, TouchpointKey
 from shared.errors import Stopped
 from shared.events import (
     ErasureRequested,
@@ -78,5 +78,6 @@ class Outcome(msgspec.Struct):
     parked: list[ParkedRow] = msgspec.field(default_factory=list)
     unseen: list[TouchpointKey] = msgspec.field(default_factory=list)  # parked: their replay must count
     blanked: list[TouchpointKey] = msgspec.field(default_factory=list)  # dropped: their leaf is erased
-    blank_leaves: list[tuple[bytes, int]] = msgspec.field(default_factory=list)  # with the erasure's recorded time
+    erasures: list[ErasureRow] = msgspec.field(default_factory=list)
+    blank_leaves: list[tuple[bytes, int, bytes]] = msgspec.field(default_factory=list)  # recorded time, id of the fact
     spread: int = 0  # changes recorded on another partition than the customer's own: their order is what was recorded
