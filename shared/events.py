@@ -240,6 +240,14 @@ class ImportPassed(Fact, frozen=True, array_like=True):
     partitions: int
 
 
+class RepublishPassed(Fact, frozen=True, array_like=True):
+    """Every customer of this partition was told again before it, as republish `id` asked. On each partition."""
+
+    NAME: ClassVar[str] = "republish.passed"
+    id: str
+    passed_at: int
+
+
 # --- watermarks topic ---------------------------------------------------------------------------------------
 
 
@@ -377,11 +385,19 @@ class ImportClosed(Fact, frozen=True, array_like=True):
     closed_at: int
 
 
+class RepublishRequested(Fact, frozen=True, array_like=True):
+    """Profiles are to tell every customer of the house again, with its present version, then `republish.passed`."""
+
+    NAME: ClassVar[str] = "republish.requested"
+    id: str
+    requested_at: int
+
+
 FACTS: tuple[type[Fact], ...] = (
     TouchpointsRecorded, IdentityLinked, IdentityUnlinked, ErasureRequested, LeafErased, LeafReinstated,
     ImportFinished, ProfileChanged, CustomerAbsorbed, CustomerErased, CustomerParked, ImportPassed, WatermarkStated,
     TouchpointFailed, TouchpointFailureClosed, WorkspaceDefined, KeyCreated, KeyRevoked, SealingKeyDestroyed,
-    DefinitionPublished, ImportStarted, ImportClosed,
+    DefinitionPublished, ImportStarted, ImportClosed, RepublishPassed, RepublishRequested,
 )  # fmt: skip
 
 Upcaster = Callable[[Any], Any]

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from services.cli import customer as customer_command
 from services.cli import keys as keys_command
+from services.cli import republish as republish_command
 from services.cli import model as model_command
 from services.cli import tail as tail_command
 from services.cli.errors import EXIT_CODES, INTERRUPTED, CommandError
@@ -175,6 +176,18 @@ def customer(
 ) -> None:
     """Who this customer is, what happened, how likely they leave, and why."""
     customer_command.run(_house(), who, last, out, as_json)
+
+
+@app.command(epilog="Example: raftar republish   ·   raftar republish --no-wait --json")
+def republish(
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show how far it is until it is finished.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Have every customer told again to `profile-changes`, with the version they have.
+
+    Who knows that version passes over it; who lost it learns it. Ctrl-C ends the watching, not the republish.
+    """
+    republish_command.run(_house(), out, err, as_json, wait)
 
 
 @keys_app.command("create", epilog="Example: raftar keys create secret --source crm --scope read --scope write")

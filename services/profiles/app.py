@@ -15,9 +15,11 @@ from services.profiles.fold import TouchpointsProjection
 from services.profiles.linking import Linking
 from services.profiles.metrics import ProfilesMetrics
 from services.profiles.opening import Leaves, Openers, Secrets
+from services.profiles.republish import Republishing
 from services.profiles.routes import Desk, customer_routes, tie_routes
 from services.profiles.routes_failed import FailedDesk, failed_routes
 from services.profiles.routes_past import PastDesk, past_routes
+from services.profiles.routes_republish import RepublishDesk, republish_routes
 from services.profiles.settings import ProfilesSettings
 from services.profiles.store import SqlStore
 from shared.clock import Clock, SystemClock
@@ -25,6 +27,7 @@ from shared.crew import Keeper, Watch
 from shared.database import Away, Database, fetch, open_database
 from shared.definitions import DefinitionsFeed
 from shared.errors import Stopped
+from shared.events import RepublishRequested
 from shared.httpd import Auth, Checks, HouseApp, Life, finish, new_app
 from shared.keyring import Keyring
 from shared.lane import named
@@ -77,6 +80,8 @@ def build(
     keepers = [folding, *map(keeper, decisions), keeper(failed)]
     watch = Watch(log, database, clock, keepers)
     tallies = {one.topic: one.tally for one in decisions}
+    republishing = Republishing(store, touchpoints.house, clock, folding.wake)
+    feed.on(RepublishRequested, republishing.hear)
     telemetry.registry.register(ProfilesMetrics(touchpoints.tally, tallies, failed.tally, watch, feed))
 
     async def ready() -> Checks:
@@ -100,6 +105,7 @@ def build(
             await feed.start()
             tasks = [asyncio.create_task(one.run(), name=f"keeper {one.topic}") for one in keepers]
             tasks.append(asyncio.create_task(watch.run(), name="watch"))
+            tasks.append(asyncio.create_task(republishing.run(), name="republish"))
             try:
                 yield
             finally:
@@ -126,6 +132,7 @@ def build(
     api.include_router(customer_routes(Desk(database, clock, leaves), auth))
     api.include_router(past_routes(PastDesk(database), auth))
     api.include_router(failed_routes(FailedDesk(database, openers.open), auth))
+    api.include_router(republish_routes(RepublishDesk(database, log, feed, clock, republishing), auth))
     return finish(api, life, body_bytes_max=64 << 10)
 
 

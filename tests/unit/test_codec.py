@@ -36,6 +36,8 @@ from shared.events import (
     LeafReinstated,
     Place,
     ProfileChanged,
+    RepublishPassed,
+    RepublishRequested,
     Sealed,
     SealingKeyDestroyed,
     Statement,
@@ -88,6 +90,8 @@ EXAMPLES: tuple[Fact, ...] = (
     DefinitionPublished("main", 1, AT, {"stages": [{"name": "new", "when": []}]}, {"r": 0.525}),
     ImportStarted("main", "import-1", "crm", AT),
     ImportClosed("main", "import-1", False, AT),
+    RepublishPassed("republish-1", AT),
+    RepublishRequested("republish-1", AT),
 )  # fmt: skip
 
 
