@@ -19,7 +19,7 @@ from shared.ids import partition_of
 from shared.outbox import OutboxSnapshot, Parcel
 from shared.projection_store import SqlProjectionStore
 
-_DECISION = (
+DECISION_COLUMNS = (
     "customer", "workspace", "partition", "version", "state", "decision", "due_at", "absorbed_into", "parked", "held",
     "armed_version",
 )  # fmt: skip
@@ -31,7 +31,7 @@ _UPDATED_BY_TIME = tuple(column for column in _UPDATED if column != "state")
 _STATE = 2  # in the values of a row
 _PASSED = ("partition", "import_id", "from_partition", "workspace")
 
-SELECT_DECISION = f"SELECT {', '.join(_DECISION[:9])} FROM decision"
+SELECT_DECISION = f"SELECT {', '.join(DECISION_COLUMNS[:9])} FROM decision"
 """What `decision_row` reads."""
 SELECT_ALERT = f"SELECT {', '.join(_ALERT)} FROM alert"
 """In the order of AlertRow."""
@@ -78,7 +78,7 @@ class SqlTransaction:
         missing = [c for c in wanted if c not in present and customers[c]]
         made = {c: DecisionRow(c, customers[c], partition_of(c, self._partitions)) for c in missing}
         rows = [(c, row.workspace, row.partition, *_values(row)[1:]) for c, row in made.items()]
-        new = await insert_missing(self._connection, tables.decision, _DECISION, rows, ("customer",))
+        new = await insert_missing(self._connection, tables.decision, DECISION_COLUMNS, rows, ("customer",))
         found = {c: made[c] for c in missing if (c,) in new}  # whoever inserts a row has locked it
         if rest := [c for c in wanted if c not in found]:
             statement = f"{SELECT_DECISION} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"

@@ -17,6 +17,7 @@ from services.scoring.domain.refitting import refit
 from shared.ids import DAY_MS
 from tests.support import btyd, cdnow
 from tests.support.btyd import BGBB_DONATIONS
+from tests.support.shops import a_shop
 
 HOLDOUT = float(cdnow.HOLDOUT_WEEKS)
 CUSTOMER_1516 = Histories(np.array([26]), np.array([30.86]), np.array([31.0]))
@@ -194,20 +195,6 @@ def test_counts_of_customers_add_up(p: mbg.Parameters, ages: list[float]) -> Non
 
 
 # --- recovery, refusals, and the new version ------------------------------------------------------------------------
-
-
-def a_shop(size: int, p: mbg.Parameters, weeks: float = 78.0, seed: int = 7) -> Ledger:
-    """A shop whose customers behave as the model says, first orders spread over its first third; times from 0, ms."""
-    random = np.random.default_rng(seed)
-    rates, leaving = random.gamma(p.r, 1.0 / p.alpha, size), random.beta(p.a, p.b, size)
-    orders = []
-    for rate, leaves in zip(rates, leaving, strict=True):
-        at = float(random.uniform(0, weeks / 3))
-        times = [at]
-        while random.random() >= leaves and (at := at + random.exponential(1.0 / rate)) < weeks:
-            times.append(at)
-        orders.append([round(one * cdnow.WEEK_MS) for one in times])
-    return ledger_of(orders, [times[-1] for times in orders])
 
 
 def test_a_simulated_shops_own_parameters_are_found() -> None:
