@@ -93,7 +93,7 @@ class Relay:
         self._log, self._store, self._clock, self._settings = log, store, clock, relaying
         self._topic, self._lanes, self._tally = topic, lanes, tally
         self._wanted = asyncio.Event()
-        self._clock_agrees = True
+        self._agreed_offset_ms: float | None = None  # of our clock from its own monotonic one, when it last was right
         self._next_clock_check = 0.0
 
     def wake(self) -> None:
@@ -134,7 +134,7 @@ class Relay:
         if not lanes:
             return
         states = self._settings.states_watermarks and pulse
-        if states and self._clock_agrees:
+        if states:
             await self._move_frontiers(lanes)
         snapshot = await self._store.outbox([lane.partition for lane in lanes], OUTBOX_ROWS_MAX)
         for chunk in chunks(snapshot.rows):
@@ -166,6 +166,8 @@ class Relay:
     async def _move_frontiers(self, lanes: Sequence[Lane]) -> None:
         """Set T of every lane that has read to the end asked for after our clock was read."""
         before = self._clock.now_ms()
+        if not self._is_right(before):
+            return
         bounds = await self._log.bounds(self._topic)
         async with AsyncExitStack() as locks:
             moves: list[tuple[Lane, Claim, Claim]] = []
@@ -206,10 +208,14 @@ class Relay:
         position = (await self._log.append(WATERMARKS, [Outgoing(0, encode(statement))]))[0]
         if self._settings.allowance_ms and self._clock.monotonic() >= self._next_clock_check:
             self._next_clock_check = self._clock.monotonic() + CLOCK_CHECK_SECONDS
-            await self._compare_clocks(position, before, self._clock.now_ms())
+            after = self._clock.now_ms()
+            await self._compare_clocks(position, before, after, after - self._monotonic_ms())
 
-    async def _compare_clocks(self, position: int, before: int, after: int) -> None:
-        """Our clock against the log's stamp on our own append: apart by more than the allowance, publish no T."""
+    async def _compare_clocks(self, position: int, before: int, after: int, offset_ms: float) -> None:
+        """Our clock against the log's stamp on our own append: apart by more than the allowance, publish no T.
+
+        An append that took long, or while which our clock jumped, proves nothing.
+        """
         try:
             batch = await self._log.read(WATERMARKS, 0, position, records_max=1, wait_seconds=1.0)
         except OutOfRange:
@@ -219,10 +225,32 @@ class Relay:
         if not batch.records:
             return
         stamp, allowance = batch.records[0].recorded_at, self._settings.allowance_ms
-        self._clock_agrees = before - allowance <= stamp <= after + allowance
-        if not self._clock_agrees:
+        if not before - allowance <= stamp <= after + allowance:
+            self._agreed_offset_ms = None
             self._tally.clock_off += 1
             _log.error("our clock differs from the log's stamps: no frontier is published", ours=after, stamp=stamp)
+        elif before <= after <= stamp + allowance:
+            self._agreed_offset_ms = offset_ms
+        else:
+            self._next_clock_check = 0.0
+
+    def _is_right(self, now_ms: int) -> bool:
+        """Whether our clock, read just now, goes as when it last agreed with the log; after a jump it is compared soon.
+
+        Without an allowance the log is stamped by this machine's own clock.
+        """
+        allowance = self._settings.allowance_ms
+        if not allowance:
+            return True
+        if self._agreed_offset_ms is None:
+            return False
+        if abs(now_ms - self._monotonic_ms() - self._agreed_offset_ms) <= allowance:
+            return True
+        self._agreed_offset_ms, self._next_clock_check = None, 0.0
+        return False
+
+    def _monotonic_ms(self) -> float:
+        return self._clock.monotonic() * 1000
 
 
 def _is_owner(lane: Lane, snapshot: OutboxSnapshot) -> bool:

@@ -35,11 +35,12 @@ class Seat:
     """One process of one service, driven call by call."""
 
     states_watermarks = False
+    allowance_ms = 0
     relay_class = Relay
 
     def __init__(self, log: MemoryLog, clock: FrozenClock, partitions: int, projection: Projection) -> None:
         self.log, self.clock, self.projection = log, clock, projection
-        relaying = Relaying(partitions, self.states_watermarks, allowance_ms=0)
+        relaying = Relaying(partitions, self.states_watermarks, self.allowance_ms)
         self.worker = Worker(log, AllPartitions(partitions), projection, clock, relaying)
         self.worker._identity = "memory"
         store: RelayStore = projection.store
