@@ -19,6 +19,7 @@ from services.cli import tail as tail_command
 from services.cli.errors import EXIT_CODES, INTERRUPTED, CommandError
 from services.cli.house import CliSettings, House, find_house
 from services.cli.importing import command as import_command
+from services.cli.rebuild import rebuild_app
 
 EXITS = "Exit codes: " + " · ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.", epilog=EXITS)
 app.add_typer(keys_app, name="keys")
+app.add_typer(rebuild_app, name="rebuild")
 model_app = typer.Typer(no_args_is_help=True, help="The churn model: fit it to your customers.", epilog=EXITS)
 app.add_typer(model_app, name="model")
 

@@ -15,10 +15,12 @@ from services.profiles.fold import TouchpointsProjection
 from services.profiles.linking import Linking
 from services.profiles.metrics import ProfilesMetrics
 from services.profiles.opening import Leaves, Openers, Secrets
+from services.profiles.rebuilding import Rebuilder
 from services.profiles.republish import Republishing
 from services.profiles.routes import Desk, customer_routes, tie_routes
 from services.profiles.routes_failed import FailedDesk, failed_routes
 from services.profiles.routes_past import PastDesk, past_routes
+from services.profiles.routes_rebuild import RebuildDesk, rebuild_routes
 from services.profiles.routes_republish import RepublishDesk, republish_routes
 from services.profiles.settings import ProfilesSettings
 from services.profiles.store import SqlStore
@@ -82,6 +84,7 @@ def build(
     tallies = {one.topic: one.tally for one in decisions}
     republishing = Republishing(store, touchpoints.house, clock, folding.wake)
     feed.on(RepublishRequested, republishing.hear)
+    rebuilder = Rebuilder(log, database, clock, settings.partitions, folding.wake)
     telemetry.registry.register(ProfilesMetrics(touchpoints.tally, tallies, failed.tally, watch, feed))
 
     async def ready() -> Checks:
@@ -94,6 +97,7 @@ def build(
                 "age_seconds": round(age_seconds, 3) if feed.read_at_monotonic is not None else None,
             },
             "secrets": {"ok": not missing, "missing_workspaces": missing},
+            "projection": rebuilder.check(),
             **{one.topic: watch.check(one) for one in keepers},
         }
 
@@ -101,11 +105,13 @@ def build(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
             await until_answered(lambda: _check_tables(database), "the database")
+            await until_answered(rebuilder.declare, "the database")
             await until_answered(lambda: log.ensure(topics(settings.partitions)), "the log")
             await feed.start()
             tasks = [asyncio.create_task(one.run(), name=f"keeper {one.topic}") for one in keepers]
             tasks.append(asyncio.create_task(watch.run(), name="watch"))
             tasks.append(asyncio.create_task(republishing.run(), name="republish"))
+            tasks.append(asyncio.create_task(rebuilder.run(), name="rebuild"))
             try:
                 yield
             finally:
@@ -133,6 +139,7 @@ def build(
     api.include_router(past_routes(PastDesk(database), auth))
     api.include_router(failed_routes(FailedDesk(database, openers.open), auth))
     api.include_router(republish_routes(RepublishDesk(database, log, feed, clock, republishing), auth))
+    api.include_router(rebuild_routes(RebuildDesk(rebuilder.house, clock, rebuilder), auth))
     return finish(api, life, body_bytes_max=64 << 10)
 
 

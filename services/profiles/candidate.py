@@ -17,7 +17,7 @@ from services.profiles.versions import beside
 from shared import checkpoint
 from shared.checkpoint import REBUILD_CHECKPOINT, Claim
 from shared.codec import Unknown, decode
-from shared.database import Database, fetch
+from shared.database import Database, execute, fetch
 from shared.errors import Stopped
 from shared.events import Sealed, TouchpointsRecorded
 from shared.ids import dedup_scope
@@ -38,9 +38,20 @@ class CandidateTransaction(SqlTransaction):
     async def keep_personal(self, rows: Sequence[PersonalRow]) -> None:
         """Personal values are a store of record: live keeps them."""
 
-    async def forget_personal(self, leaf: bytes) -> int:
-        """The same."""
-        return 0
+    async def blank_leaf(self, leaf: bytes, recorded_at: int, identity: bytes = b"") -> None:
+        """Bodies and edges of this version. Personal values, parked facts and receipts were seen to when live folded
+        the erasure, and may speak of what came after it.
+        """
+        await execute(self._connection, f"UPDATE {self._touchpoint} SET body = $2 WHERE leaf = $1", leaf, b"")
+        for side in ("a", "b"):
+            statement = f"DELETE FROM {self._version.edge.fullname} WHERE {side} = $1 AND recorded_at <= $2"
+            await execute(self._connection, statement, leaf, recorded_at)
+
+    async def note_erasure(self, row: object) -> None:
+        """Receipts are live's."""
+
+    async def note_sealing(self, uses: object) -> None:
+        """So is what was noted of sealing keys."""
 
     async def send(self, parcels: Sequence[Parcel]) -> None:
         """Everything was said when live folded it."""

@@ -31,6 +31,7 @@ from shared.rebuild import (
     FILLING,
     READY,
     SWITCHED,
+    Live,
     Pace,
     Rebuild,
     Silence,
@@ -64,6 +65,24 @@ class Rebuilder:
         self._held: Rebuild | None = None
         self._filling: Filling | None = None
         self._beaten_at = float("-inf")
+        self._live: Live | None = None
+        self._phase = ""
+
+    async def declare(self) -> None:
+        """Note, at the first start, by which fold this projection is made; later, say when the code's is another."""
+        async with self._database.transaction() as connection:
+            self._live = await rebuild.declare(connection, NAME, FOLD_VERSION)
+        if self._live.fold_version != FOLD_VERSION:
+            _log.warning(
+                "the code folds otherwise than what is live was folded: rebuild profiles",
+                live_fold_version=self._live.fold_version,
+                fold_version=FOLD_VERSION,
+            )
+
+    def check(self) -> dict[str, Any]:
+        """For readiness: which fold made what is live, and what the rebuild does. It never makes a service unready."""
+        live = self._live.fold_version if self._live is not None else FOLD_VERSION
+        return {"ok": True, "fold_version": live, "outdated": live != FOLD_VERSION, "rebuild": self._phase}
 
     def wake(self) -> None:
         """Look at the row now."""
@@ -102,7 +121,9 @@ class Rebuilder:
         """One piece of work; returns how long to rest before the next."""
         async with self._database.snapshot() as connection:
             row = await rebuild.load(connection, NAME)
+            self._live = await rebuild.live(connection, NAME)
             left = bool(await fetch(connection, "SELECT 1 FROM rebuild_differing LIMIT 1"))
+        self._phase = row.phase if row is not None else ""
         if row is None:
             self._held = None
             return IDLE_SECONDS

@@ -9,6 +9,9 @@ from shared.ids import leaf_text
 PLACE, ERASED, MISSING = "customer", "erased", "leaf"
 """What can differ beside features: the customer a leaf belongs to, whether it is erased, whether it is there at all."""
 
+NOTHING = profiles.encode(profiles.new())
+"""A leaf of which nothing was folded has this state or none, as it happens to have been a customer or not."""
+
 
 class Compared(NamedTuple):
     """What counts of a leaf when two foldings are compared: never versions, positions or times."""
@@ -23,12 +26,14 @@ class Compared(NamedTuple):
     @property
     def is_blank(self) -> bool:
         """Whether it says nothing: a command that is not folded yet may make such a row."""
-        return not self.state and not self.merged and self.root == self.leaf and not self.erased
+        return self.state in (b"", NOTHING) and not self.merged and self.root == self.leaf and not self.erased
 
     @property
     def counted(self) -> "Compared":
-        """As it counts: an erased leaf has no state."""
-        return self._replace(state=b"", merged=b"") if self.erased else self
+        """As it counts: an erased leaf has no state, and the state of nothing is none."""
+        if self.erased:
+            return self._replace(state=b"", merged=b"")
+        return self._replace(state=b"") if self.state == NOTHING else self
 
 
 class Digesting(Protocol):
@@ -41,9 +46,10 @@ def digest_into(total: Digesting, leaf: bytes, state: bytes, root: bytes, erased
     """One leaf's part of a digest over leaves in their order, each value framed by its length. Blank leaves add
     nothing, an erased one counts with an empty state.
     """
+    state = b"" if erased or state == NOTHING else state
     if not state and root == leaf and not erased:
         return
-    for part in (leaf, b"" if erased else state, root):
+    for part in (leaf, state, root):
         total.update(len(part).to_bytes(4, "big"))
         total.update(part)
 
@@ -80,11 +86,12 @@ class Drift(NamedTuple):
 
 
 def drifts(customer: bytes, leaf: bytes, stored: bytes, refolded: bytes) -> list[Drift]:
-    """Where a stored state differs from the refolded one, feature by feature as REST shows them.
+    """Where a stored state differs from the refolded one, feature by feature as REST shows them. b"" is nothing.
 
     A component whose difference no shown feature tells is named itself, with its bytes in short. A stored state that
     cannot be read is one drift of the feature `state`.
     """
+    stored, refolded = stored or NOTHING, refolded or NOTHING
     if stored == refolded:
         return []
     try:
