@@ -16,6 +16,7 @@ from services.profiles.domain.decided import (
     transition_of,
 )
 from services.profiles.domain.rows import ParkedRow
+from services.profiles.forgetting import Decisions, Forgotten, forget
 from services.profiles.store import SqlStore, SqlTransaction
 from shared import checkpoint
 from shared.checkpoint import Claim
@@ -55,9 +56,7 @@ class DecisionsProjection:
 
     async def fold(self, claim: Claim, batch: Batch) -> Claim:
         """Fold a batch in one transaction; what is no decision is parked. Raises Fenced."""
-        standings: list[StandingRow] = []
-        alerts: list[AlertRow] = []
-        said: list[TransitionRow] = []
+        found = Decisions()
         parked: list[ParkedRow] = []
         for record in batch.records:
             try:
@@ -68,13 +67,18 @@ class DecisionsProjection:
                     ParkedRow(*at, "", "", str(error).replace("\0", "\ufffd"), record.value, record.recorded_at)
                 )
                 continue
-            standings += [decided.standing] if decided.standing else []
-            alerts += [decided.alert] if decided.alert else []
-            row = transition_of(decided, claim.topic, claim.partition, record.position, claim.recorded_at(record))
-            said += [row] if row else []
+            recorded_at = claim.recorded_at(record)
+            if decided.erased:
+                found.forget(Forgotten(decided.erased, record.position, decided.at, recorded_at))
+            found.standings += [decided.standing] if decided.standing else []
+            found.alerts += [decided.alert] if decided.alert else []
+            row = transition_of(decided, claim.topic, claim.partition, record.position, recorded_at)
+            found.said += [row] if row else []
         async with self.store.database.transaction() as connection:
             moved = await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
-            await _keep(connection, holding_standings(standings), holding_alerts(alerts), said)
+            for customer, one in sorted(found.forgotten.items()):
+                await forget(connection, claim.topic, claim.partition, one, found.taken_back[customer])
+            await _keep(connection, holding_standings(found.standings), holding_alerts(found.alerts), found.said)
             await SqlTransaction(connection, self.store.database.is_sqlite).park(parked)
         self.tally.records += len(batch.records)
         self.tally.parked += len(parked)

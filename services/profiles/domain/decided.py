@@ -46,6 +46,10 @@ class _Alert(msgspec.Struct):
     at: Instant = None
 
 
+class _Erased(msgspec.Struct):
+    at: Instant = None
+
+
 class StandingRow(NamedTuple):
     """Where a customer stands, as decided. The stage of the highest `sequence` holds, the risk of the latest time.
 
@@ -96,11 +100,12 @@ class TransitionRow(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What one record says. `at`: the instant it speaks of."""
+    """What one record says. `at`: the instant it speaks of · `erased`: a customer who was erased, b"" for none."""
 
     standing: StandingRow | None
     alert: AlertRow | None
     at: int = NEVER_AT
+    erased: bytes = b""
 
 
 def decided_of(body: bytes) -> Decided:
@@ -113,6 +118,9 @@ def decided_of(body: bytes) -> Decided:
             return Decided(stage, None, stage.stage_at)
         if event.type.startswith("raftar.alert."):
             return _alert_rows(event, customer, body)
+        if event.type == "raftar.customer.erased":
+            erased = msgspec.json.decode(event.data, type=_Erased)
+            return Decided(None, None, _first_of(erased.at, event.time), customer)
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise Poison(f"not a decision: {type(error).__name__}: {error}") from error
     return Decided(None, None)
@@ -141,7 +149,7 @@ def transition_of(
     decided: Decided, topic: str, partition: int, position: int, recorded_at: int
 ) -> TransitionRow | None:
     """The row that keeps what a record at this place said; None where it said nothing."""
-    standing, alert, at = decided
+    standing, alert, at = decided[:3]
     risk_ppm, risk_at = (NO_RISK, NEVER_AT) if standing is None else (standing.risk_ppm, standing.risk_at)
     place = (topic, partition, position)
     if alert is not None:
