@@ -9,7 +9,7 @@ import structlog
 from msgspec.structs import replace
 
 from services.ingest.domain.admission import admit_native, admit_segment
-from services.ingest.domain.packing import pack, pack_failed
+from services.ingest.domain.packing import Seal, pack, pack_failed
 from services.ingest.domain.terms import ROOT_PATH, Admitted, AdmittedLink, Arrival, Limits, Refused, Result, Sender
 from services.ingest.imports import Imports
 from services.ingest.metrics import Counts
@@ -73,14 +73,19 @@ class Intake:
         Raises InvalidField for a refused single call, with nothing appended; Retryable when the log took nothing or
         nobody knows.
         """
-        results = await self._admit(request)
-        await self._keep(request, results)
+        items, sender = request.envelope.items, request.sender
+        few = len(items) <= ITEMS_AT_ONCE
+        results = self._admit_some(request, items) if few else await self._admit_in_turns(request, items)
+        found = self._sort(request, results)
+        seal = self._senders.sealing(sender.workspace, request.arrival.received_at)
+        if found.refused or found.import_ids:
+            await self._keep(request, found, seal)
+        elif found.accepted:
+            await self._append(TOUCHPOINTS, pack(found.accepted, sender, request.arrival, self._partitions, seal))
+        self._counts.accepted += len(found.accepted)
         return results
 
-    async def _admit(self, request: Request) -> list[Result]:
-        items = request.envelope.items
-        if len(items) <= ITEMS_AT_ONCE:
-            return self._admit_some(request, items)
+    async def _admit_in_turns(self, request: Request, items: list[Item]) -> list[Result]:
         results: list[Result] = []
         for start in range(0, len(items), ITEMS_AT_ONCE):
             results += self._admit_some(request, items[start : start + ITEMS_AT_ONCE])
@@ -99,28 +104,25 @@ class Intake:
             for item in items
         ]
 
-    async def _keep(self, request: Request, results: list[Result]) -> None:
+    async def _keep(self, request: Request, found: "_Sorted", seal: Seal) -> None:
         """Append the accepted and the refused. No await may come between `_sort` and `enter`: an import could close.
 
         A refused item's id is a hash of it, so that the retry of a whole batch keeps it once.
         """
         sender, arrival = request.sender, request.arrival
-        sorted_out = self._sort(request, results)
-        if sorted_out.refused and request.envelope.single:
-            raise _refusal(sorted_out.refused[0])
-        seal = self._senders.sealing(sender.workspace, arrival.received_at)
-        self._imports.enter(sender.workspace, sorted_out.import_ids)
+        if found.refused and request.envelope.single:
+            raise _refusal(found.refused[0])
+        self._imports.enter(sender.workspace, found.import_ids)
         try:
-            if sorted_out.accepted:
-                await self._append(TOUCHPOINTS, pack(sorted_out.accepted, sender, arrival, self._partitions, seal))
-            if sorted_out.refused:
-                refused = [_shortened(one) for one in sorted_out.refused]
+            if found.accepted:
+                await self._append(TOUCHPOINTS, pack(found.accepted, sender, arrival, self._partitions, seal))
+            if found.refused:
+                refused = [_shortened(one) for one in found.refused]
                 ids = (derived_id("failed", sender.workspace, sender.source, one.item) for one in refused)
                 records = pack_failed(refused, sender, arrival, FAILED_PARTITIONS, seal, ids.__next__)
                 await self._append(TOUCHPOINTS_FAILED, records)
         finally:
-            self._imports.leave(sender.workspace, sorted_out.import_ids)
-        self._counts.accepted += len(sorted_out.accepted)
+            self._imports.leave(sender.workspace, found.import_ids)
 
     def _sort(self, request: Request, results: list[Result]) -> "_Sorted":
         """What to append where, after a last look at the imports; refusals it adds are put into `results` too."""

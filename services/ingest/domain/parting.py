@@ -50,7 +50,7 @@ def part_draft(draft: Draft, person: Person, sender: Sender, arrival: Arrival) -
     properties, text = _part_properties(draft, properties, traits, sieve)
     context, around = _part_context(draft, traits, sieve)
     personal: dict[str, Any] = {"identifiers": person.identifiers}
-    name = _part_name(draft.name, sieve, personal)
+    name = _part_name(draft.name, sieve, personal) if draft.name else ""
     url = text.pop("url", None) if text else None
     if traits:
         personal["traits"] = traits
@@ -99,7 +99,7 @@ def _part_context(draft: Draft, traits: dict[str, Any], sieve: Sieve) -> tuple[d
 
 
 def _part_name(name: str, sieve: Sieve, personal: dict[str, Any]) -> str:
-    if name and (sieve.mentions(name) or not may_stay(name)):
+    if sieve.mentions(name) or not may_stay(name):
         personal["name"] = name
         return ""
     return name

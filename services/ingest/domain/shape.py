@@ -24,10 +24,13 @@ def packed_if_fine(item: dict[str, Any], raw: bytes, limits: Limits) -> bytes:
     """The item as msgpack where the bytes alone show that `check_shape` passes; b"" says nothing.
 
     `item` is what the strict JSON reader made of `raw`: it takes neither half surrogates nor numbers that are not
-    finite, a NUL only as its escape, and neither depth nor keys can exceed all brackets and colons there are. Only the
-    size of integers must be asked of the item itself; msgpack has the bounds that `check_shape` has.
+    finite, a NUL only as its escape, and neither depth nor keys can exceed all brackets and colons there are (a key and
+    its value need 5 bytes at least). Only the size of integers must be asked of the item itself; msgpack has the bounds
+    that `check_shape` has.
     """
-    if raw.count(b"{") + raw.count(b"[") > limits.depth or raw.count(b":") > limits.object_keys or b"u0000" in raw:
+    if raw.count(b"{") + raw.count(b"[") > limits.depth or (b"\\" in raw and b"u0000" in raw):
+        return b""
+    if len(raw) > 5 * limits.object_keys and raw.count(b":") > limits.object_keys:
         return b""
     try:
         return _pack(item)
