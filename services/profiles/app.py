@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.profiles.decisions import DecisionsProjection
 from services.profiles.domain.terms import House
+from services.profiles.facts import Facts
 from services.profiles.failed import FailedProjection
 from services.profiles.fold import TouchpointsProjection
 from services.profiles.linking import Linking
@@ -136,7 +137,7 @@ def build(
     linking = Linking(store, leaves, clock, settings.partitions, folding.wake)
     api.include_router(tie_routes(linking, auth))
     api.include_router(customer_routes(Desk(database, clock, leaves), auth))
-    api.include_router(past_routes(PastDesk(database), auth))
+    api.include_router(past_routes(PastDesk(database, Facts(database, clock)), auth))
     api.include_router(failed_routes(FailedDesk(database, openers.open), auth))
     api.include_router(republish_routes(RepublishDesk(database, log, feed, clock, republishing), auth))
     api.include_router(rebuild_routes(RebuildDesk(rebuilder.house, clock, rebuilder), auth))

@@ -29,3 +29,18 @@ class FailedCursor(Cursor, frozen=True, array_like=True, tag="f"):
     partition: Int32 = 0
     position: Int64 = 0
     place: Int32 = 0
+
+
+class FactsCursor(Cursor, frozen=True, array_like=True, tag="n"):
+    """The key of the last touchpoint listed, and the number after it."""
+
+    occurred_at: Int64
+    id: Bytes
+    scope: Bytes
+    day: Int32
+    total: float = 0
+
+    @property
+    def order(self) -> tuple[int, bytes, bytes, int]:
+        """Its place in the order of time."""
+        return self.occurred_at, self.id, self.scope, self.day

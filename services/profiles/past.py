@@ -52,6 +52,17 @@ async def members_then(connection: AsyncConnection, workspace: str, asked: bytes
     return Members(Whole(known.root, 0, b"", known.leaves, known.places), known.said)
 
 
+async def state_then(connection: AsyncConnection, workspace: str, members: Members, cut: Cut) -> profiles.Profile:
+    """The profile under `cut`: as it stands, or folded from the touchpoints that count."""
+    if cut.is_present:
+        return profiles.decode(members.whole.state) if members.whole.state else profiles.new()
+    state = profiles.new()
+    async for chunk in reading_past.touchpoints(connection, workspace, Which(members.whole.leaves, cut)):
+        for _, happened in counted(chunk, cut):
+            profiles.fold(state, *happened)
+    return state
+
+
 async def told_then(connection: AsyncConnection, workspace: str, asked: bytes, cut: Cut) -> Then:
     """Everything about a customer under `cut`. Raises as `members_then` does."""
     members = await members_then(connection, workspace, asked, cut)

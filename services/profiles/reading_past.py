@@ -25,12 +25,16 @@ INT64 = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which touchpoints of these leaves: those that count under `cut`, of `kinds` (none: of all), behind `after`."""
+    """Which touchpoints of these leaves: those that count under `cut`, of `kinds` (none: of all), behind `after`.
+
+    `instant`: only those that occurred at this millisecond.
+    """
 
     leaves: Sequence[bytes]
     cut: Cut
     kinds: Sequence[str] = ()
     after: tuple[int, bytes, bytes, int] | None = None
+    instant: int | None = None
 
 
 class AlertThen(NamedTuple):
@@ -107,6 +111,8 @@ def _tests(which: Which, after: tuple[int, bytes, bytes, int] | None, values: Va
     tests = []
     if which.kinds:
         tests.append(f"kind IN ({values.each(which.kinds)})")
+    if which.instant is not None:
+        tests.append(f"occurred_at = {values.add(which.instant)}")
     if which.cut.as_of is not None:
         tests.append(f"occurred_at <= {values.add(which.cut.as_of)}")
     if which.cut.known_at is not None:

@@ -108,9 +108,9 @@ class Desk:
         async with self.database.snapshot() as connection:
             whole = await _whole(connection, workspace, asked)
             rows = await reading.timeline(connection, workspace, whole.leaves, window)
-            owners, names = {row.leaf for row in rows}, {text_field(row) for row in rows}
+            owners, names = {row.leaf for row in rows}, {text_field(row.id) for row in rows}
             texts = await reading.fields(connection, workspace, owners, names)
-        items = [touchpoint_shown(row, texts.get((row.leaf, text_field(row)))) for row in rows]
+        items = [touchpoint_shown(row, texts.get((row.leaf, text_field(row.id)))) for row in rows]
         after = None
         if len(rows) == window.limit:
             after = text_of(TimelineCursor(rows[-1].occurred_at, rows[-1].id, rows[-1].scope, rows[-1].day))

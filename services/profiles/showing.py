@@ -174,9 +174,9 @@ def ties_of(said: Iterable[Assertion]) -> dict[bytes, dict[bytes, bool]]:
 # --- timeline --------------------------------------------------------------------------------------------------
 
 
-def text_field(row: Happened) -> str:
+def text_field(touchpoint_id: bytes) -> str:
     """Name under which the personal words of a touchpoint are kept."""
-    return f"text:{uuid_text(row.id)}"
+    return f"text:{uuid_text(touchpoint_id)}"
 
 
 def touchpoint_shown(row: Happened, text: bytes | None) -> TouchpointShown:

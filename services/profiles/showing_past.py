@@ -1,6 +1,7 @@
 """From a customer as of then to what people read: the same view, and what scoring computes from."""
 
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,15 +9,27 @@ import msgspec
 
 from services.profiles.domain.decided import NEVER_AT, NO_RISK
 from services.profiles.domain.past import Cut
+from services.profiles.facts import Found
 from services.profiles.past import Then
-from services.profiles.reading import Standing
+from services.profiles.reading import Happened, Standing
 from services.profiles.reading_past import AlertThen
-from services.profiles.showing import customer_view, identifiers_shown, known_moment, moment, risk_of, timed
+from services.profiles.showing import (
+    customer_view,
+    identifiers_shown,
+    known_moment,
+    moment,
+    risk_of,
+    text_field,
+    timed,
+    touchpoint_shown,
+)
 from services.profiles.wire import CustomerView
 from services.profiles.wire_past import AlertThen as AlertShown
-from services.profiles.wire_past import Past
+from services.profiles.wire_past import Contribution, Features, Past, Provenance
 from shared import profile as profiles
+from shared.cursors import text_of
 from shared.ids import leaf_text, uuid_text
+from shared.profile.provenance import Feature
 
 OPEN = ("open", "acknowledged")
 _UNDECIDED = Standing("", NEVER_AT, NO_RISK, NEVER_AT, b"null")
@@ -57,6 +70,40 @@ def past_shown(then: Then, asked: bytes, cut: Cut) -> Past:
         alerts=[_alert_shown(alert) for alert in then.alerts],
         state=b64encode(state).decode(),
     )
+
+
+def provenance_shown(found: Found, cut: Cut) -> Provenance:
+    """A page of what made a number."""
+    feature = found.feature
+    items = [
+        Contribution(
+            contribution=one.contribution,
+            value=_value(feature, one.value),
+            touchpoint=touchpoint_shown(Happened(*one.row), found.texts.get((one.row.leaf, text_field(one.row.id)))),
+        )
+        for one in found.traced
+    ]
+    return Provenance(
+        customer_id=leaf_text(found.customer),
+        feature=feature.text,
+        value=_value(feature, feature.value),
+        adds_up=feature.adds_up,
+        as_of=known_moment(cut.as_of),
+        known_at=known_moment(cut.known_at),
+        items=items,
+        next=text_of(found.after) if found.after is not None else None,
+    )
+
+
+def features_shown(customer: bytes, shown: Mapping[str, Feature]) -> Features:
+    """Every number there is, with its value."""
+    values = {name: _value(feature, feature.value) for name, feature in sorted(shown.items())}
+    return Features(customer_id=leaf_text(customer), features=values)
+
+
+def _value(feature: Feature, value: Any) -> Any:
+    """Times as text, as the profile shows them; traits as they were told."""
+    return value if feature.name[0] == "traits" else timed({feature.name[-1]: value})[feature.name[-1]]
 
 
 def _alert_shown(alert: AlertThen) -> AlertShown:

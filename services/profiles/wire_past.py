@@ -1,6 +1,6 @@
 """What REST says of the past and of where a number comes from: pydantic models with examples."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -65,5 +65,4 @@ class Features(Shown):
     """Everything about a customer that can be asked where it comes from."""
 
     customer_id: str = Field(examples=[CUSTOMER])
-    kind: Literal["features"] = "features"
     features: dict[str, Any] = Field(description="name → value", examples=[{"orders.count": 3, "money.EUR": 12050}])

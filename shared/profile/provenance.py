@@ -122,6 +122,12 @@ def kinds_of(feature: Feature) -> tuple[str, ...]:
     return () if feature.component is BEHAVIOUR else tuple(feature.component.folds)
 
 
+def is_resumable(feature: Feature) -> bool:
+    """Whether tracing may go on in the middle, given the total so far: each touchpoint counts for itself."""
+    keyed = any(feature.name[1:2] == (kind,) for component in COMPONENTS for kind in component.counts)
+    return feature.name[0] == COUNTS and not keyed
+
+
 def instant_of(feature: Feature) -> int | None:
     """The one instant (epoch ms) at which it was made, where that is the value itself; None: at any time."""
     return feature.value if feature.component is BEHAVIOUR else None
@@ -133,14 +139,15 @@ def instant_of(feature: Feature) -> int | None:
 class Tracing(Generic[Row]):
     """Traces one number. Hand in the touchpoints that can have made it, in the order of time, each once; then `last`.
 
-    `shown`: the profile they fold to, as of `at_ms`. Only one record per business key is held, never a touchpoint.
+    `shown`: the profile they fold to, as of `at_ms` · `total`: of what was taken before, where `is_resumable`. Only one
+    record per business key is held, never a touchpoint.
     """
 
-    def __init__(self, feature: Feature, shown: Profile, at_ms: int) -> None:
+    def __init__(self, feature: Feature, shown: Profile, at_ms: int, total: int = 0) -> None:
         self._feature, self._at_ms = feature, at_ms
         self._parts: dict[tuple[str, str], Any] = {}
         self._said: dict[str, tuple[int, Row]] = {}
-        self._total: int | float = 0
+        self._total: int | float = total
         self._before: Any = 0
         self._taken = 0
         self._days: Counter[int] = Counter()
