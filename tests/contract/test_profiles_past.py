@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,8 +55,8 @@ def history(seed: int) -> Log:
                 a = fact.touchpoints[0].leaves[0]
             case _:
                 leaves = (a, b) if chance.random() < 0.4 else (a,)
-                order = {"order_id": str(chance.randrange(20)), "amount": chance.randrange(1, 9), "currency": "EUR"}
-                bought = a_touchpoint("purchased", at=at, leaves=leaves, id=f"buy {n}", **order)
+                order: dict[str, Any] = {"order_id": str(chance.randrange(20)), "amount": chance.randrange(1, 9)}
+                bought = a_touchpoint("purchased", at=at, leaves=leaves, id=f"buy {n}", currency="EUR", **order)
                 seen = a_touchpoint("page_viewed", at=at + 1, leaves=leaves, id=f"page {n}")
                 fact = a_record(chance.choice([bought, seen]))
         log.append((partition_of(a, PARTITIONS), START_MS + n * 1000, fact))
