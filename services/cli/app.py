@@ -20,6 +20,7 @@ from services.cli.errors import EXIT_CODES, INTERRUPTED, CommandError
 from services.cli.house import CliSettings, House, find_house
 from services.cli.importing import command as import_command
 from services.cli.rebuild import rebuild_app
+from services.cli.verify import verify_command
 
 EXITS = "Exit codes: " + " · ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.", epilog=EXITS)
 app.add_typer(keys_app, name="keys")
 app.add_typer(rebuild_app, name="rebuild")
+app.command("verify", epilog="Example: raftar verify   ·   raftar verify --customer user:42 --json")(verify_command)
 model_app = typer.Typer(no_args_is_help=True, help="The churn model: fit it to your customers.", epilog=EXITS)
 app.add_typer(model_app, name="model")
 

@@ -5,6 +5,7 @@ REFUSED = 1
 WRONG_USE = 2
 UNREACHABLE = 3
 PARTLY_REFUSED = 4
+DRIFTED = 5
 INTERRUPTED = 130
 
 EXIT_CODES = {
@@ -13,6 +14,7 @@ EXIT_CODES = {
     WRONG_USE: "the command was written wrongly, or a file or setting it names is not usable",
     UNREACHABLE: "a service cannot be reached or is not accepting; nothing is lost, run it again",
     PARTLY_REFUSED: "import finished, but some rows were refused; each is kept with its reason",
+    DRIFTED: "verify found something stored otherwise than the log says",
     INTERRUPTED: "interrupted by Ctrl-C; an import goes on where it stopped when run again",
 }
 

@@ -8,13 +8,14 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 
+from services.profiles.auditing import Auditor
 from services.profiles.decisions import DecisionsProjection
 from services.profiles.domain.terms import House
 from services.profiles.facts import Facts
 from services.profiles.failed import FailedProjection
 from services.profiles.fold import TouchpointsProjection
 from services.profiles.linking import Linking
-from services.profiles.metrics import ProfilesMetrics
+from services.profiles.metrics import AuditMetrics, ProfilesMetrics
 from services.profiles.opening import Leaves, Openers, Secrets
 from services.profiles.rebuilding import Rebuilder
 from services.profiles.republish import Republishing
@@ -23,8 +24,10 @@ from services.profiles.routes_failed import FailedDesk, failed_routes
 from services.profiles.routes_past import PastDesk, past_routes
 from services.profiles.routes_rebuild import RebuildDesk, rebuild_routes
 from services.profiles.routes_republish import RepublishDesk, republish_routes
+from services.profiles.routes_verify import VerifyDesk, verify_routes
 from services.profiles.settings import ProfilesSettings
 from services.profiles.store import SqlStore
+from services.profiles.verifying import Verifier
 from shared.clock import Clock, SystemClock
 from shared.crew import Keeper, Watch
 from shared.database import Away, Database, fetch, open_database
@@ -86,6 +89,9 @@ def build(
     republishing = Republishing(store, touchpoints.house, clock, folding.wake)
     feed.on(RepublishRequested, republishing.hear)
     rebuilder = Rebuilder(log, database, clock, settings.partitions, folding.wake)
+    verifier = Verifier(log, database)
+    auditor = Auditor(verifier, clock, settings.profiles_audit_per_minute)
+    telemetry.registry.register(AuditMetrics(auditor.tally, rebuilder.check))
     telemetry.registry.register(ProfilesMetrics(touchpoints.tally, tallies, failed.tally, watch, feed))
 
     async def ready() -> Checks:
@@ -99,6 +105,7 @@ def build(
             },
             "secrets": {"ok": not missing, "missing_workspaces": missing},
             "projection": rebuilder.check(),
+            "audit": auditor.check(),
             **{one.topic: watch.check(one) for one in keepers},
         }
 
@@ -113,6 +120,7 @@ def build(
             tasks.append(asyncio.create_task(watch.run(), name="watch"))
             tasks.append(asyncio.create_task(republishing.run(), name="republish"))
             tasks.append(asyncio.create_task(rebuilder.run(), name="rebuild"))
+            tasks.append(asyncio.create_task(auditor.run(), name="audit"))
             try:
                 yield
             finally:
@@ -141,6 +149,7 @@ def build(
     api.include_router(failed_routes(FailedDesk(database, openers.open), auth))
     api.include_router(republish_routes(RepublishDesk(database, log, feed, clock, republishing), auth))
     api.include_router(rebuild_routes(RebuildDesk(rebuilder.house, clock, rebuilder), auth))
+    api.include_router(verify_routes(VerifyDesk(verifier, leaves, clock), auth))
     return finish(api, life, body_bytes_max=64 << 10)
 
 

@@ -1,10 +1,12 @@
 """What profiles count and how far behind they are, as Prometheus metrics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from services.profiles.auditing import AuditTally
 from services.profiles.decisions import DecisionTally
 from services.profiles.failed import FailedTally
 from services.profiles.fold import Tally
@@ -21,6 +23,13 @@ _STEP = {
     "late_stamps": "Records that surfaced behind the frontier",
     "spread": "Changes of customers whose leaves lie on several partitions",
     "restarts": "Steps that took their locks anew",
+}
+
+_AUDIT = {
+    "audited": "Customers refolded from the log at random",
+    "drifted": "Of them, those of whom something is stored otherwise than the log says",
+    "looked_at": "Touchpoints of the log looked up at random",
+    "lost": "Of them, those nobody counted",
 }
 
 
@@ -60,3 +69,25 @@ class ProfilesMetrics(Collector):
         yield from standing_metrics("profiles", self._watch)
         age = self._feed.age_seconds()
         yield GaugeMetricFamily("raftar_profiles_definitions_age_seconds", "Age of the reading", age)
+
+
+class AuditMetrics(Collector):
+    """What the self-audit found, and whether what is live was folded by this code's fold."""
+
+    def __init__(self, audit: AuditTally, projection: Callable[[], Mapping[str, Any]]) -> None:
+        self._audit, self._projection = audit, projection
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing beforehand: `collect` names what it gives."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the counts of this moment."""
+        for name, about in _AUDIT.items():
+            yield CounterMetricFamily(f"raftar_profiles_audit_{name}", about, getattr(self._audit, name))
+        state = self._projection()
+        about = "1 while what is live was folded by another fold than this code's: rebuild profiles"
+        yield GaugeMetricFamily("raftar_profiles_projection_outdated", about, int(state["outdated"]))
+        about = "1 while a version is made beside the live one"
+        running = state["rebuild"] in ("filling", "comparing", "ready")
+        yield GaugeMetricFamily("raftar_profiles_rebuild_running", about, int(running))

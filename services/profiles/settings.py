@@ -18,6 +18,17 @@ class ProfilesSettings(HouseSettings):
     profiles_feed_stale_seconds: float = Field(
         10.0, gt=0, description="not ready when `definitions` was not read to its end for this long"
     )
+    profiles_scrub_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="after an erasure the table of personal values is rewritten, at most once in this time",
+    )
+    profiles_key_grace_seconds: float = Field(
+        600.0, ge=0, description="a sealing key may be destroyed when it was not met for so long after it was replaced"
+    )
+    profiles_audit_per_minute: float = Field(
+        6.0, ge=0, le=600, description="customers refolded from the log at random each minute, to find drift; 0: none"
+    )
     profiles_trusted_proxies: str = Field(
         "", description="addresses whose X-Forwarded-For and -Proto are believed, comma separated; empty: none"
     )
