@@ -96,9 +96,13 @@ async def run(settings: AllInOneSettings, clock: Clock, console: Console) -> int
     return 0
 
 
-async def migrate(settings: HouseSettings) -> None:
-    """Bring the databases of all services to this version's tables. Safe to run again."""
-    check_whole(settings.data_dir)
+async def migrate(settings: HouseSettings, begun: bool = False) -> None:
+    """Bring the databases of all services to this version's tables. Safe to run again.
+
+    `begun`: the folder is being filled by the caller. Raises Stopped for one that somebody else did not finish.
+    """
+    if not begun:
+        check_whole(settings.data_dir)
     for service in SERVICES:
         database = open_database(settings.database_url, settings.data_dir, service)
         try:

@@ -29,7 +29,7 @@ from shared.topics import DEFINITIONS, topics
 
 WEBSITE, BACK_OFFICE = "website", "back-office"
 UNFINISHED_RESTORE = "restore.unfinished"
-"""Stands in the data folder while a backup is put into it."""
+"""Stands in the data folder while a backup, or a house of other partitions, is put into it."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ async def open_log(settings: HouseSettings, clock: Clock) -> AsyncIterator[Log]:
     if settings.kafka_bootstrap:
         from shared.log.kafka import KafkaLog  # only a house on Kafka pays for loading its client
 
-        log = KafkaLog(settings.kafka_bootstrap, clock)
+        log = KafkaLog(settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix)
     else:
         log = SqliteLog(settings.log_dir, clock)
     try:
@@ -57,9 +57,9 @@ async def open_log(settings: HouseSettings, clock: Clock) -> AsyncIterator[Log]:
 
 
 def check_whole(data_dir: Path) -> None:
-    """Raise Stopped where a restore into the folder was interrupted: half a house must not start."""
+    """Raise Stopped where filling the folder was interrupted: half a house must not start."""
     if (data_dir / UNFINISHED_RESTORE).exists():
-        raise Stopped(f"a restore into {data_dir} was not finished: remove the folder, then restore again")
+        raise Stopped(f"what was put into {data_dir} was not finished: remove the folder, then do it again")
 
 
 async def first_start(settings: HouseSettings, clock: Clock, new_keys: bool = False) -> FirstStart:

@@ -5,7 +5,7 @@ them, itself sealed to the workspace's named public key (X25519 sealed box). The
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -80,6 +80,20 @@ class Opener:
             return _decoder.decode(self._box_of(sealed).decrypt(sealed.box))
         except (CryptoError, msgspec.MsgspecError, ValueError, TypeError) as error:
             raise Poison(f"personal data sealed to {sealed.key} does not open: {error}") from error
+
+    def divide(self, sealed: Sealed, groups: Sequence[Sequence[int]]) -> list[Sealed | None]:
+        """The field cut into one for each group of touchpoint indexes, renumbered from 0, under the same keys; None for
+        a group without fields, and for all where the private key was destroyed. Raises Poison."""
+        fields = self.open(sealed)
+        pieces: list[Sealed | None] = []
+        for group in groups:
+            mine = {place: fields[index] for place, index in enumerate(group) if index in fields}
+            if not mine:
+                pieces.append(None)
+                continue
+            box = self._box_of(sealed).encrypt(_encoder.encode(mine), random(SecretBox.NONCE_SIZE))
+            pieces.append(Sealed(sealed.key, sealed.data_key, bytes(box)))
+        return pieces
 
     def _box_of(self, sealed: Sealed) -> SecretBox:
         known = (sealed.key, sealed.data_key)

@@ -16,6 +16,11 @@ class HouseSettings(BaseSettings):
         16, ge=1, le=1024, description="partitions of touchpoints and profile-changes; fixed at first start"
     )
     kafka_bootstrap: str = Field("", description="Kafka bootstrap servers; empty: SQLite logs in the data folder")
+    kafka_topic_prefix: str = Field(
+        "",
+        pattern=r"^[a-zA-Z0-9._-]{0,60}$",
+        description="stands before the names of topics and consumer groups on Kafka",
+    )
     database_url: str = Field("", description="postgresql://user:password@host/db; empty: SQLite in the data folder")
     clock_allowance_ms: int | None = Field(
         None, ge=0, description="frontier allowance; default 0 on SQLite, 250 on Kafka"

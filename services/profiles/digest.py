@@ -59,13 +59,14 @@ async def refold(log: Log) -> Refolded:
         database = open_database("", Path(folder), "profiles")
         try:
             await migrations.migrate(database, "profiles")
-            await _fold_all(log, SqlStore(database))
+            await fold_all(log, SqlStore(database))
             return Refolded(await digest(database), **await _counts(database))
         finally:
             await database.close()
 
 
-async def _fold_all(log: Log, store: SqlStore) -> None:
+async def fold_all(log: Log, store: SqlStore) -> None:
+    """Fold the touchpoints log from its start into an empty database, partition by partition; nothing is relayed."""
     bounds = await log.bounds(TOUCHPOINTS)
     projection = TouchpointsProjection(store, House(len(bounds), RECORD_BYTES_MAX), _open_nothing)
     identity = await log.identity(TOUCHPOINTS)

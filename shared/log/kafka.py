@@ -6,6 +6,7 @@ OutcomeUnknown (perhaps written). Replication and `min.insync.replicas` are the 
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -35,14 +36,15 @@ class KafkaLog:
         *,
         inflight_bytes_max: int = 64 * MIB,
         replication_factor: int = -1,
+        prefix: str = "",
         stall_seconds: float = 20.0,
         producer_settings: Mapping[str, object] | None = None,
         consumer_settings: Mapping[str, object] | None = None,
     ) -> None:
         """`bootstrap` is `host:port[,host:port]` · `replication_factor` of topics made here; -1: the cluster's
-        `default.replication.factor`. The last two go to kafka-python over our own settings (security, shorter
-        time-outs)."""
-        self._bootstrap, self._clock = bootstrap, clock
+        `default.replication.factor` · `prefix` stands before every topic's name there. The last two
+        go to kafka-python over our own settings (security, shorter time-outs)."""
+        self._bootstrap, self._clock, self._prefix = bootstrap, clock, prefix
         self._inflight_bytes_max, self._replication_factor = inflight_bytes_max, replication_factor
         self._stall_seconds = stall_seconds
         self._producer_settings = dict(producer_settings or {})
@@ -63,6 +65,7 @@ class KafkaLog:
 
     async def ensure(self, topics: Sequence[Topic]) -> None:
         """Create the missing topics, stamped by the broker; LogMismatch where one has other partitions."""
+        topics = [replace(topic, name=self._prefix + topic.name) for topic in topics]
         described = await self._asker.describe([topic.name for topic in topics])
         missing = [topic for topic in topics if topic.name not in described]
         if missing:
@@ -74,6 +77,7 @@ class KafkaLog:
 
     async def append(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
         """One latch for the call; the port says the rest."""
+        topic = self._prefix + topic
         partitions = self._partitions.get(topic) or await self._describe(topic)
         size = 0
         for partition, value, key in records:
@@ -98,6 +102,7 @@ class KafkaLog:
         wait_seconds: float = 0.0,
     ) -> Batch:
         """As the port says. While the brokers are away, and once the log is closed, it returns empty."""
+        topic = self._prefix + topic
         partitions = self._partitions.get(topic) or await self._describe(topic)
         _check_partition(topic, partition, partitions)
         wanted = TopicPartition(topic, partition)
@@ -121,7 +126,7 @@ class KafkaLog:
 
     async def release(self, topic: str, partition: int) -> None:
         """Forget what was prefetched of the partition, unless a read of it waits now."""
-        wanted = TopicPartition(topic, partition)
+        wanted = TopicPartition(self._prefix + topic, partition)
         for reader in self._readers:
             feed = reader.feeds.get(wanted)
             if feed is not None and not feed.busy:
@@ -130,11 +135,13 @@ class KafkaLog:
     async def bounds(self, topic: str) -> dict[int, Bounds]:
         """Bounds by explicit ListOffsets requests; `end` is the high watermark, so a record that was stamped but is
         not yet replicated may lie beyond it for as long as replication takes."""
+        topic = self._prefix + topic
         partitions = self._partitions.get(topic) or await self._describe(topic)
         return await self._asker.bounds(topic, range(partitions))
 
     async def identity(self, topic: str) -> str:
         """Kafka's topic id: a topic deleted and made again has another one."""
+        topic = self._prefix + topic
         await self._describe(topic)
         return self._identities[topic]
 

@@ -47,14 +47,16 @@ class KafkaOwnership:
         topics: Sequence[str],
         clock: Clock,
         *,
+        prefix: str = "",
         settings: Mapping[str, object] | None = None,
     ) -> None:
-        """`settings` go to kafka-python over our own (security, shorter session)."""
-        self._clock, self._topic = clock, topics[0]
+        """`prefix` stands before the group's and every topic's name · `settings` go to kafka-python over our own
+        (security, shorter session)."""
+        self._clock, self._topic, self._prefix = clock, prefix + topics[0], prefix
         self._settings = {
             **CONSUMER,
             "bootstrap_servers": bootstrap,
-            "group_id": group,
+            "group_id": prefix + group,
             "auto_offset_reset": "latest",  # of no effect: every partition is paused
             "session_timeout_ms": 6000,
             "heartbeat_interval_ms": 1000,
@@ -140,6 +142,8 @@ class KafkaOwnership:
         offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         while not self._positions.empty():
             topic, positions = self._positions.get()
-            offsets |= {TopicPartition(topic, at): OffsetAndMetadata(to, "", -1) for at, to in positions.items()}
+            offsets |= {
+                TopicPartition(self._prefix + topic, at): OffsetAndMetadata(to, "", -1) for at, to in positions.items()
+            }
         if offsets:
             consumer.commit_async(offsets)
