@@ -16,6 +16,7 @@ from rich.console import Console
 from services.all_in_one import AllInOneSettings, migrate, run
 from services.backup.command import backup_command, restore_command
 from services.first_start import first_start
+from services.repartition.command import repartition_command
 from shared.clock import SystemClock
 from shared.errors import RaftarError
 
@@ -75,6 +76,16 @@ def _restore(call: Call) -> int:
     )
 
 
+def _repartition(call: Call) -> int:
+    asked = call.asked
+    changes: dict[str, object] = {"partitions": asked.to, "data_dir": asked.folder}
+    if asked.topic_prefix:
+        changes["kafka_topic_prefix"] = asked.topic_prefix
+    if asked.database_url:
+        changes["database_url"] = asked.database_url
+    return repartition_command(call.settings, changes, call.clock, call.console, asked.json)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
     parser.set_defaults(carry_out=_run)
@@ -100,7 +111,15 @@ def _add_backup(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     restore.add_argument("--keys", type=Path, metavar="KEYS", help="the keys folder, where it was kept apart")
     restore.add_argument("--check", action="store_true", help="read and check the whole backup, write nothing")
     restore.set_defaults(carry_out=_restore)
-    for command in (backup, restore):
+    copy = commands.add_parser("repartition", help="copy a house at rest to another number of partitions")
+    copy.add_argument("folder", type=Path, metavar="NEW_FOLDER", help="the new house's data folder, new or empty")
+    copy.add_argument("--to", type=int, required=True, metavar="N", help="partitions of the new house, 1 to 1024")
+    copy.add_argument(
+        "--topic-prefix", default="", metavar="TEXT", help="on Kafka: stands before the new topics' names"
+    )
+    copy.add_argument("--database-url", default="", metavar="URL", help="on PostgreSQL: an empty database")
+    copy.set_defaults(carry_out=_repartition)
+    for command in (backup, restore, copy):
         command.add_argument("--json", action="store_true", help="one JSON document for scripts")
 
 

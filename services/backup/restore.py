@@ -19,7 +19,7 @@ from services.local_access import FOLDER_OWNER_ONLY
 from shared.keyring import Keyring
 
 _DRAFT = ".restoring"
-_MARK = b"A restore into this folder was not finished. Remove the folder and restore again.\n"
+_MARK = b"What was being put into this folder is not whole. Remove the folder, then do it again.\n"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -61,9 +61,8 @@ def restore(folder: Path, data_dir: Path, told: Told, keys: Path | None = None) 
     _check_target(data_dir, with_keys=manifest.with_keys or keys is not None)
     if keys is not None:
         _check_keys(keys, manifest)
-    data_dir.mkdir(parents=True, exist_ok=True, mode=FOLDER_OWNER_ONLY)
-    check_space(manifest.size_bytes, data_dir)
-    write_flushed(data_dir / UNFINISHED_RESTORE, _MARK)
+    check_space(manifest.size_bytes, _existing(data_dir))
+    unfinished(data_dir)
     _copy_drafts(folder, data_dir, manifest, told)
     _check_positions(manifest, data_dir, _DRAFT)
     for file in _in_order(manifest.files):
@@ -71,10 +70,27 @@ def restore(folder: Path, data_dir: Path, told: Told, keys: Path | None = None) 
         _draft(data_dir, file).replace(target)
     if keys is not None:
         _copy_keys(keys, data_dir / KEYS_FOLDER)
+    finished(data_dir)
+    return manifest
+
+
+def unfinished(data_dir: Path) -> None:
+    """Make the folder and mark it: no house starts on it until it is `finished`."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=FOLDER_OWNER_ONLY)
+    write_flushed(data_dir / UNFINISHED_RESTORE, _MARK)
+    flush_folders(data_dir)
+
+
+def finished(data_dir: Path) -> None:
+    """All is in the folder and on disk: a house may start on it."""
     flush_folders(data_dir)
     (data_dir / UNFINISHED_RESTORE).unlink()
     flush_folders(data_dir)
-    return manifest
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def missing_keys(manifest: Manifest, data_dir: Path) -> list[str]:
