@@ -178,7 +178,7 @@ def ownership_of(settings: ProfilesSettings, clock: Clock) -> Owns:
 
     def joined(topic: str) -> Ownership:
         group = GROUP if topic == TOUCHPOINTS else f"{GROUP}.{topic}"
-        return KafkaOwnership(settings.kafka_bootstrap, group, (topic,), clock)
+        return KafkaOwnership(settings.kafka_bootstrap, group, (topic,), clock, prefix=settings.kafka_topic_prefix)
 
     return joined
 
@@ -188,7 +188,7 @@ def _open_log(settings: ProfilesSettings, clock: Clock) -> Log:
     if settings.kafka_bootstrap:
         from shared.log.kafka import KafkaLog
 
-        return KafkaLog(settings.kafka_bootstrap, clock)
+        return KafkaLog(settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix)
     return SqliteLog(settings.log_dir, clock)
 
 
