@@ -3,7 +3,6 @@
 The shell of `domain.step`: it locks what the Book needs and writes what the Book says. It decides nothing itself.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -22,10 +21,8 @@ from shared.topics import PROFILE_CHANGES
 
 ATTEMPTS_MAX = 100
 PAGE = 250
-PAGES_A_TURN = 4
-"""A wave of due times is taken in bounded turns, so that new facts of its partition are folded in between."""
-PAGES_AT_ONCE = 2
-"""Of all partitions together: a fold of another one waits for few pages, not for all that are due."""
+PAGES_A_TURN = 1
+"""A wave of due times is taken in short turns: new facts of its partition, and the relay, go in between."""
 DEFINITIONS_AGE_SECONDS_MAX = 2.0
 DUE_HINT_SECONDS = 1.0
 """How long a remembered earliest due time is believed: a join from another partition may have armed somebody sooner."""
@@ -67,7 +64,6 @@ class ChangesProjection:
     _releasing: dict[int, bytes] = field(default_factory=dict)
     _hints: dict[int, tuple[float, int | None]] = field(default_factory=dict)
     _unfinished: set[int] = field(default_factory=set)
-    _pages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PAGES_AT_ONCE))
 
     # --- changes ----------------------------------------------------------------------------------------------
 
@@ -75,14 +71,15 @@ class ChangesProjection:
         """Fold a batch; returns the moved claim. Raises Fenced, Stopped."""
         self._notice(claim)
         watermark = self._watermark(claim.partition)
-        facts, records, next_position = self._decoded(batch)
-        changes = [fact for fact in facts if isinstance(fact, Change)]
+        found, records, next_position = self._decoded(batch)
+        facts = list(found.values())
+        changes = {position: fact for position, fact in found.items() if isinstance(fact, Change)}
         async with self.store.transaction() as transaction:
             moved = await transaction.move(claim, claim.past(records, next_position))
             for fact in facts:
                 if isinstance(fact, ImportPassed):
                     await transaction.note_import(claim.partition, fact.import_id, fact.partition, fact.workspace)
-            book = await self._take(transaction, changes, watermark) if changes else None
+            book = await self._take(transaction, claim.partition, changes, watermark) if changes else None
         self._look_again(claim.partition, facts, book)
         self.heard.folded(claim.partition, moved.position)
         return moved
@@ -102,8 +99,9 @@ class ChangesProjection:
             self._hints.pop(claim.partition, None)
             self.heard.acquired(claim.partition, claim.position)
 
-    def _decoded(self, batch: Batch) -> tuple[list[Fact], Sequence[Record], int]:
-        facts: list[Fact] = []
+    def _decoded(self, batch: Batch) -> tuple[dict[int, Fact], Sequence[Record], int]:
+        """Facts by position, up to the first one this code is too old for."""
+        facts: dict[int, Fact] = {}
         for index, record in enumerate(batch.records):
             try:
                 fact = decode(record.value)
@@ -117,10 +115,13 @@ class ChangesProjection:
             if isinstance(fact, Unknown):
                 self.tally.unknown += 1
             else:
-                facts.append(fact)
+                facts[record.position] = fact
         return facts, batch.records, batch.next_position
 
-    async def _take(self, transaction: Transaction, changes: Sequence[Change], watermark: int | None) -> Book:
+    async def _take(
+        self, transaction: Transaction, partition: int, changes_at: Mapping[int, Change], watermark: int | None
+    ) -> Book:
+        changes = list(changes_at.values())
         customers = {fact.customer: fact.workspace for fact in changes}
         customers |= {fact.into: fact.workspace for fact in changes if isinstance(fact, CustomerAbsorbed)}
         moving = [fact for fact in changes if isinstance(fact, ProfileChanged | CustomerAbsorbed)]
@@ -131,7 +132,8 @@ class ChangesProjection:
         customers = {row.customer: row.workspace for row in found} | customers
 
         def tell(book: Book) -> None:
-            for fact in changes:
+            for position, fact in changes_at.items():
+                book.read = partition, position
                 book.change(fact, watermark, donors)
 
         return await self._step(transaction, customers, [row.id for row in found], tell)
@@ -232,10 +234,11 @@ class ChangesProjection:
         """Decide a page of customers in one fenced transaction; each row is read again under its lock."""
 
         def tell(book: Book) -> None:
+            book.read = claim.partition, claim.position
             for customer, _ in page:
                 decide(book, customer)
 
-        async with self._pages, self.store.transaction() as transaction:
+        async with self.store.transaction() as transaction:
             moved = await transaction.move(claim, claim)
             await self._step(transaction, dict(page), (), tell)
         return moved

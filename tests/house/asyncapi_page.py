@@ -32,6 +32,8 @@ from shared.events import (
     LeafErased,
     LeafReinstated,
     ProfileChanged,
+    RepublishPassed,
+    RepublishRequested,
     SealingKeyDestroyed,
     TouchpointFailed,
     TouchpointFailureClosed,
@@ -60,11 +62,12 @@ LYING_ON: Mapping[str, tuple[type[Fact], ...]] = {
         TouchpointsRecorded, IdentityLinked, IdentityUnlinked, ErasureRequested, LeafErased, LeafReinstated,
         ImportFinished,
     ),
-    PROFILE_CHANGES: (ProfileChanged, CustomerAbsorbed, CustomerErased, CustomerParked, ImportPassed),
+    PROFILE_CHANGES: (ProfileChanged, CustomerAbsorbed, CustomerErased, CustomerParked, ImportPassed, RepublishPassed),
     WATERMARKS: (WatermarkStated,),
     TOUCHPOINTS_FAILED: (TouchpointFailed, TouchpointFailureClosed),
     DEFINITIONS: (
         WorkspaceDefined, KeyCreated, KeyRevoked, SealingKeyDestroyed, DefinitionPublished, ImportStarted, ImportClosed,
+        RepublishRequested,
     ),
 }  # fmt: skip
 SAID_ON: Mapping[str, tuple[type[msgspec.Struct], ...]] = {

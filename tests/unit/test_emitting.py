@@ -26,9 +26,10 @@ from services.scoring.domain.alerts import (
     StageChanged,
     alert_id,
 )
-from services.scoring.domain.emitting import cloud_event, topic_of
+from services.scoring.domain.decision import Decision
+from services.scoring.domain.emitting import carried_of, cloud_event, topic_of
 from services.scoring.domain.reasons import Met, Part, Reasons
-from shared.events import SECRET, FactRef
+from shared.events import SECRET, FactRef, Place
 from shared.topics import CHURN_ALERTS, SEGMENT_CHANGES
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "events"
@@ -76,6 +77,23 @@ def event_of(name: str) -> bytes:
     return cloud_event("main", CUSTOMER, TRANSITIONS[name], AT + 9)
 
 
+DECIDED = Decision(
+    "at_risk", AT, "order:1001", (ALERT,), ("order:7",), AT - 1, AT, 7, ("import-1",), 2, (Place(CUSTOMER, 3),)
+)  # fmt: skip
+CARRYING = ("segment.changed", "alert.raised")
+
+
+def carrying(name: str) -> bytes:
+    """The event with what a rebuild needs."""
+    carried = carried_of(DECIDED, TRANSITIONS[name], moves=3, read=(5, 42))
+    return cloud_event("main", CUSTOMER, TRANSITIONS[name], AT + 9, carried)
+
+
+@pytest.mark.parametrize("name", CARRYING)
+def test_bytes_with_what_a_rebuild_needs_are_golden(name: str) -> None:
+    assert carrying(name) == (GOLDEN / f"{name}.carried.json").read_bytes().rstrip(b"\n")
+
+
 @pytest.mark.parametrize("name", TRANSITIONS)
 def test_bytes_are_golden(name: str) -> None:
     assert event_of(name) == (GOLDEN / f"{name}.json").read_bytes().rstrip(b"\n")
@@ -121,7 +139,10 @@ def test_times_are_exact_to_the_millisecond(at: int) -> None:
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
-    for known in TRANSITIONS:
+    wanted = {known: event_of(known) for known in TRANSITIONS} | {
+        f"{known}.carried": carrying(known) for known in CARRYING
+    }
+    for known, body in wanted.items():
         path = GOLDEN / f"{known}.json"
         if not path.exists():
-            path.write_bytes(event_of(known) + b"\n")
+            path.write_bytes(body + b"\n")

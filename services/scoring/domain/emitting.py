@@ -3,11 +3,14 @@
 from datetime import UTC, datetime
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from services.scoring.domain.alerts import AlertJudged, AlertTransition, CustomerForgotten, StageChanged, Transition
+from services.scoring.domain.deciding import Decision
 from services.scoring.domain.reasons import Reasons
 from services.scoring.domain.told import (
+    Carried,
+    CarriedAlert,
     ChurnAlertData,
     ChurnAlertEvent,
     CustomerErasedData,
@@ -38,8 +41,10 @@ def topic_of(transition: Transition) -> str:
     return SEGMENT_CHANGES if isinstance(transition, StageChanged) else CHURN_ALERTS
 
 
-def cloud_event(workspace: str, customer: bytes, transition: Transition, emitted_at: int) -> bytes:
-    """The CloudEvent of a transition.
+def cloud_event(
+    workspace: str, customer: bytes, transition: Transition, emitted_at: int, carried: Carried | UnsetType = UNSET
+) -> bytes:
+    """The CloudEvent of a transition. `carried`: what a rebuild needs of the decision behind it.
 
     `id` depends on what was decided only, so that a repetition is recognised · `time` is the instant it speaks of (for
     a silence the exact crossing), `data.emitted_at` when it was said · `sequence`: per customer, sortable text.
@@ -53,7 +58,7 @@ def cloud_event(workspace: str, customer: bytes, transition: Transition, emitted
             time=_iso(transition.at),
             workspace=workspace,
             sequence=f"{transition.sequence:020d}",
-            data=_data(leaf_text(customer), transition, emitted_at),  # type: ignore[arg-type]  # each event its own
+            data=_data(leaf_text(customer), transition, emitted_at, carried),  # type: ignore[arg-type]  # each event its own
         )
     )
 
@@ -76,21 +81,47 @@ def _type(transition: Transition) -> str:
     return SEGMENT_CHANGED if isinstance(transition, StageChanged) else "raftar." + _name(transition)
 
 
+def carried_of(decision: Decision, transition: Transition, moves: int, read: tuple[int, int] | None) -> Carried:
+    """What a rebuild needs beside what is told. `decision`: after the transition · `moves`: of the opening leaf ·
+    `read`: partition and position of profile-changes before which everything was decided.
+    """
+    kept: CarriedAlert | UnsetType = UNSET
+    if isinstance(transition, AlertTransition):
+        alert = transition.alert
+        kept = CarriedAlert(
+            corrected=alert.corrected,
+            leaf=leaf_text(alert.leaf),
+            moves=moves,
+            risk=alert.risk,
+            spell=alert.spell,
+            version=alert.version,
+        )
+    return Carried(
+        alert=kept,
+        held=decision.held,
+        passed=decision.passed,
+        read=UNSET if read is None else read,
+        settled=decision.settled,
+        spell=decision.stage_spell,
+    )
+
+
 def _data(
-    customer: str, transition: Transition, emitted_at: int
+    customer: str, transition: Transition, emitted_at: int, carried: Carried | UnsetType
 ) -> SegmentChangeData | ChurnAlertData | CustomerErasedData:
     if isinstance(transition, StageChanged):
-        return _stage(customer, transition, emitted_at)
+        return _stage(customer, transition, emitted_at, carried)
     if isinstance(transition, AlertTransition):
-        return _alert(customer, transition, emitted_at)
+        return _alert(customer, transition, emitted_at, carried)
     if isinstance(transition, CustomerForgotten):
         return CustomerErasedData(at=transition.at, customer=customer, emitted_at=emitted_at)
     raise TypeError(f"{type(transition).__name__} is about no stage, no alert and no erasure")
 
 
-def _stage(customer: str, transition: StageChanged, emitted_at: int) -> SegmentChangeData:
+def _stage(customer: str, transition: StageChanged, emitted_at: int, carried: Carried | UnsetType) -> SegmentChangeData:
     return SegmentChangeData(
         at=transition.at,
+        carried=carried,
         cause=transition.cause.what,
         causes=_causes(transition),
         customer=customer,
@@ -106,12 +137,13 @@ def _stage(customer: str, transition: StageChanged, emitted_at: int) -> SegmentC
     )
 
 
-def _alert(customer: str, transition: AlertTransition, emitted_at: int) -> ChurnAlertData:
+def _alert(customer: str, transition: AlertTransition, emitted_at: int, carried: Carried | UnsetType) -> ChurnAlertData:
     alert = transition.alert
     return ChurnAlertData(
         acknowledged_at=alert.acknowledged_at,
         alert_id=uuid_text(alert.id),
         at=transition.at,
+        carried=carried,
         cause=transition.cause.what,
         causes=_causes(transition),
         clears=transition.reasons.clears,

@@ -15,7 +15,7 @@ from services.scoring.domain.arming import is_armed_alike, is_quiet, is_resting
 from services.scoring.domain.deciding import PASSED_KEPT, Decision, Outcome
 from services.scoring.domain.decision import due, on_change
 from services.scoring.domain.definitions import Definition, in_force
-from services.scoring.domain.emitting import cloud_event, topic_of
+from services.scoring.domain.emitting import carried_of, cloud_event, topic_of
 from services.scoring.domain.rows import AlertRow, DecisionRow
 from services.scoring.domain.setting import Change, Counts, Rules, Setting, Wanted
 from services.scoring.domain.snapshot import Snapshot, snapshot_of_state
@@ -44,6 +44,7 @@ class Book:
         self.parcels: list[Parcel] = []
         self.counts = Counts()
         self.erased: list[bytes] = []
+        self.read: tuple[int, int] | None = None  # partition and position before which everything is decided
         self.unread: set[bytes] = set()  # alert ids taken for new ones: the shell makes sure before it writes
         self._setting = setting
         self._rows, self._before = dict(rows), dict(rows)
@@ -269,16 +270,19 @@ class Book:
             alert = msgspec.structs.replace(alert, revision=known.revision + 1)
             self._replace(row.customer, alert)
             transition = msgspec.structs.replace(transition, alert=alert)
-        body = self._emit(row, transition)
+        moves = _moves_of(alert, row.decision, known)
+        body = self._emit(row, transition, moves)
         risk = -1 if transition.risk is None else round(transition.risk * PPM)
         self._alerts[alert.id] = AlertRow(
-            alert.id, row.workspace, row.customer, alert.leaf, _moves_of(alert, row.decision, known), alert.policy,
-            alert.state, alert.revision, alert.raised_at, risk, body,
+            alert.id, row.workspace, row.customer, alert.leaf, moves, alert.policy, alert.state,
+            alert.revision, alert.raised_at, risk, body,
         )  # fmt: skip
 
-    def _emit(self, row: DecisionRow, transition: Transition) -> bytes:
-        body = cloud_event(row.workspace, row.customer, transition, self._setting.now)
-        partition = partition_of(row.customer, self._setting.partitions)
+    def _emit(self, row: DecisionRow, transition: Transition, moves: int = 0) -> bytes:
+        setting, decision = self._setting, self._row(row.customer).decision
+        carried = carried_of(decision, transition, moves, self.read)
+        body = cloud_event(row.workspace, row.customer, transition, setting.now, carried)
+        partition = partition_of(row.customer, setting.partitions)
         self.parcels.append(Parcel(topic_of(transition), partition, row.customer, body))
         return body
 

@@ -45,10 +45,36 @@ class ToldReasons(msgspec.Struct, frozen=True):
     usual_gap_ms: int | None
 
 
+class CarriedAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rebuild needs of the alert beside what everybody is told; `risk` and `version` are those of its raising."""
+
+    corrected: bool
+    leaf: str
+    moves: int
+    risk: float | None
+    spell: str
+    version: int
+
+
+class Carried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What only a rebuild of scoring reads: the decision behind the statement, as far as nothing else tells it.
+
+    `read`: partition and position of `profile-changes` up to which everything was decided when this was.
+    """
+
+    alert: CarriedAlert | UnsetType = UNSET
+    held: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
+    read: tuple[int, int] | UnsetType = UNSET
+    settled: int
+    spell: str = ""
+
+
 class SegmentChangeData(msgspec.Struct, frozen=True, kw_only=True):
     """The customer is in `stage` from `at` on; `previous` is empty for the first stage."""
 
     at: int
+    carried: Carried | UnsetType = UNSET
     cause: str
     causes: tuple[str, ...]
     customer: str
@@ -69,6 +95,7 @@ class ChurnAlertData(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged_at: int | None
     alert_id: str
     at: int
+    carried: Carried | UnsetType = UNSET
     cause: str
     causes: tuple[str, ...]
     clears: tuple[str, ...]
