@@ -7,9 +7,10 @@ time. `snapshot()` is a read in which every statement sees the same instant.
 
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, SmallInteger, Table, Text, event, make_url
@@ -71,6 +72,13 @@ class Database:
             async with connection.begin():
                 yield connection
 
+    @asynccontextmanager
+    async def bare(self) -> AsyncIterator[Any]:
+        """The driver's own connection outside every transaction, for VACUUM and checkpoints. Raises Away."""
+        with _away():
+            async with self._writer.connect() as connection:
+                yield (await connection.get_raw_connection()).driver_connection
+
     async def close(self) -> None:
         """Close every connection."""
         await self._writer.dispose()
@@ -101,6 +109,7 @@ def _begin_with(engine: AsyncEngine, begin: str) -> None:
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "cache_size=-65536"):
             cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute("PRAGMA secure_delete=ON")  # what is deleted or freed is overwritten
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -164,19 +173,34 @@ def _columns_of(rows: Sequence[Sequence[Any]]) -> tuple[list[Any], ...]:
     return tuple(list(column) for column in zip(*rows, strict=True))
 
 
+_NEW = re.compile(r"\bnew\.(\w+)")
+
+
 async def insert_rows(
-    connection: AsyncConnection, table: Table, columns: Sequence[str], rows: Sequence[Sequence[Any]], then: str = ""
+    connection: AsyncConnection,
+    table: Table,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    then: str = "",
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Insert `rows` (tuples in the order of `columns`) in one statement; `then` is an ON CONFLICT clause."""
+    """Insert `rows` (tuples in the order of `columns`) in one statement; `then` is an ON CONFLICT clause.
+
+    `more`: further columns with the expression that gives them, in which `new.x` is the row's own value of `x`.
+    """
     if not rows:
         return
-    names = ", ".join(columns)
+    names = ", ".join((*columns, *more))
     if connection.dialect.name == "sqlite":
-        marks = ", ".join("?" * len(columns))
-        await connection.exec_driver_sql(f"INSERT INTO {table.fullname} ({names}) VALUES ({marks}) {then}", list(rows))
+        given = [_NEW.sub(lambda match: f"?{columns.index(match[1]) + 1}", value) for value in more.values()]
+        values = ", ".join([*(f"?{n}" for n in range(1, len(columns) + 1)), *given])
+        await connection.exec_driver_sql(f"INSERT INTO {table.fullname} ({names}) VALUES ({values}) {then}", list(rows))
         return
-    statement = f"INSERT INTO {table.fullname} ({names}) SELECT * FROM {_unnest(table, columns)} {then}"
-    await connection.exec_driver_sql(statement, _columns_of(rows))
+    values = ", ".join(("new.*", *more.values()))
+    new = f"{_unnest(table, columns)} AS new({', '.join(columns)})"
+    await connection.exec_driver_sql(
+        f"INSERT INTO {table.fullname} ({names}) SELECT {values} FROM {new} {then}", _columns_of(rows)
+    )
 
 
 async def insert_missing(

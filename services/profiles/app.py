@@ -16,7 +16,8 @@ from services.profiles.failed import FailedProjection
 from services.profiles.fold import TouchpointsProjection
 from services.profiles.linking import Linking
 from services.profiles.metrics import AuditMetrics, ProfilesMetrics
-from services.profiles.opening import Leaves, Openers, Secrets
+from services.profiles.opening import Leaves, Openers
+from services.profiles.privacy import privacy
 from services.profiles.rebuilding import Rebuilder
 from services.profiles.republish import Republishing
 from services.profiles.routes import Desk, customer_routes, tie_routes
@@ -25,6 +26,7 @@ from services.profiles.routes_past import PastDesk, past_routes
 from services.profiles.routes_rebuild import RebuildDesk, rebuild_routes
 from services.profiles.routes_republish import RepublishDesk, republish_routes
 from services.profiles.routes_verify import VerifyDesk, verify_routes
+from services.profiles.sealing_keys import SealingSecrets
 from services.profiles.settings import ProfilesSettings
 from services.profiles.store import SqlStore
 from services.profiles.verifying import Verifier
@@ -62,7 +64,7 @@ def build(
     log: Log,
     database: Database,
     clock: Clock,
-    keyring: Secrets,
+    keyring: SealingSecrets,
     feed: DefinitionsFeed,
     ownership: Owns,
     owns_stores: bool = False,
@@ -73,7 +75,7 @@ def build(
     database.
     """
     life, telemetry, store = Life(), Telemetry(), SqlStore(database)
-    openers, leaves = Openers(keyring, clock), Leaves(keyring, feed)
+    openers, leaves = Openers(keyring, clock, lambda: feed.workspaces), Leaves(keyring, feed)
     touchpoints = TouchpointsProjection(store, House(settings.partitions, RECORD_BYTES_MAX), openers.open)
     decisions = [DecisionsProjection(store, topic) for topic in (SEGMENT_CHANGES, CHURN_ALERTS)]
     failed = FailedProjection(store)
@@ -92,6 +94,7 @@ def build(
     verifier = Verifier(log, database)
     auditor = Auditor(verifier, clock, settings.profiles_audit_per_minute)
     telemetry.registry.register(AuditMetrics(auditor.tally, rebuilder.check))
+    private = privacy(settings, log, store, clock, keyring, feed, openers, folding.wake)
     telemetry.registry.register(ProfilesMetrics(touchpoints.tally, tallies, failed.tally, watch, feed))
 
     async def ready() -> Checks:
@@ -103,7 +106,7 @@ def build(
                 "ok": age_seconds <= settings.profiles_feed_stale_seconds,
                 "age_seconds": round(age_seconds, 3) if feed.read_at_monotonic is not None else None,
             },
-            "secrets": {"ok": not missing, "missing_workspaces": missing},
+            "secrets": private.check(missing),
             "projection": rebuilder.check(),
             "audit": auditor.check(),
             **{one.topic: watch.check(one) for one in keepers},
@@ -118,6 +121,7 @@ def build(
             await feed.start()
             tasks = [asyncio.create_task(one.run(), name=f"keeper {one.topic}") for one in keepers]
             tasks.append(asyncio.create_task(watch.run(), name="watch"))
+            tasks.append(asyncio.create_task(private.scrubber.run(), name="scrubber"))
             tasks.append(asyncio.create_task(republishing.run(), name="republish"))
             tasks.append(asyncio.create_task(rebuilder.run(), name="rebuild"))
             tasks.append(asyncio.create_task(auditor.run(), name="audit"))
@@ -144,6 +148,7 @@ def build(
     auth = Auth(lambda: feed.access)
     linking = Linking(store, leaves, clock, settings.partitions, folding.wake)
     api.include_router(tie_routes(linking, auth))
+    api.include_router(private.routes(auth))
     api.include_router(customer_routes(Desk(database, clock, leaves), auth))
     api.include_router(past_routes(PastDesk(database, Facts(database, clock)), auth))
     api.include_router(failed_routes(FailedDesk(database, openers.open), auth))

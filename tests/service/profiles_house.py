@@ -12,6 +12,9 @@ import msgspec
 
 from services.profiles.app import Owns, build, ownership_of
 from services.profiles.settings import ProfilesSettings
+from services.scoring.domain.alerts import Cause, CustomerForgotten
+from services.scoring.domain.emitting import cloud_event
+from services.scoring.domain.reasons import Reasons
 from shared.access import KEY_RANDOM_BYTES, READ, SCOPES, SECRET_KEY, WRITE, WRITE_KEY, new_key
 from shared.clock import FrozenClock
 from shared.codec import encode
@@ -146,6 +149,20 @@ class House:
         }
         value = msgspec.json.encode(event)
         await self.log.append(topic, [Outgoing(partition_of(person.leaves[0], PARTITIONS), value)])
+
+    async def erased(self, leaf: bytes, sequence: int) -> None:
+        """Append what scoring says of an erased customer."""
+        for topic in (SEGMENT_CHANGES, CHURN_ALERTS):
+            at = NOW_MS + sequence
+            gone = CustomerForgotten(at, sequence, Cause("erased"), 1, None, Reasons(), topic=topic)
+            value = cloud_event(MAIN, leaf, gone, at)
+            await self.log.append(topic, [Outgoing(partition_of(leaf, PARTITIONS), value)])
+
+    async def discard(self, failed_id: str) -> None:
+        """Discard a failed event and wait until it is."""
+        answer = await self.client.delete(f"/v1/failed/{failed_id}", headers=self._bearer(MAIN))
+        assert answer.status_code == 200, answer.text
+        await self.settle()
 
     async def settle(self) -> None:
         """Wait until everything in the log is folded and nothing waits in the outbox."""
