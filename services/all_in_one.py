@@ -199,11 +199,14 @@ def _supervisor(house: tuple[Room, ...], settings: HouseSettings, clock: Clock, 
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     book = Logbook(settings.data_dir / logbook.FOLDER, clock, show)
-    return Supervisor([_child(room, settings) for room in house], clock, show, book.hear)
+    [profiles_port] = [room.port for room in house if room.name == "profiles"]
+    profiles_url = f"http://{_reachable(settings.host)}:{profiles_port}"
+    return Supervisor([_child(room, settings, profiles_url) for room in house], clock, show, book.hear)
 
 
-def _child(room: Room, settings: HouseSettings) -> Child:
+def _child(room: Room, settings: HouseSettings, profiles_url: str) -> Child:
     environment = {**os.environ, "RAFTAR_DATA_DIR": str(settings.data_dir), room.port_variable: str(room.port)}
+    environment["RAFTAR_PROFILES_URL"] = profiles_url  # scoring asks there about the past
     environment["PYTHONUNBUFFERED"] = "1"  # its output is a pipe: a traceback must not wait in a buffer
     return Child(room.name, (sys.executable, "-m", room.module), environment)
 

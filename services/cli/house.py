@@ -22,7 +22,9 @@ class CliSettings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="folder of keys, SQLite logs and databases (created, mode 700)")
     secret_key: str = Field("", description="key the command line uses; empty: the one made at first start")
     ingest_url: str = Field("", description="where the command line finds ingest; empty: where it runs on this machine")
-    profiles_url: str = Field("", description="where the command line finds profiles; empty: as above")
+    profiles_url: str = Field(
+        "", description="where the command line finds profiles, and scoring asks about the past; empty: as above"
+    )
     scoring_url: str = Field("", description="where the command line finds scoring; empty: as above")
 
 

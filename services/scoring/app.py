@@ -9,12 +9,14 @@ from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
 
 from services.scoring.acting import Publishing, Verdicts
+from services.scoring.asking import Profiles
 from services.scoring.decide import ChangesProjection
 from services.scoring.domain.watermark import Heard
 from services.scoring.fit_runs import FitRuns
 from services.scoring.fits import Fits, FitTerms, Imports
 from services.scoring.hearing import Hearing
 from services.scoring.metrics import Counting, ScoringMetrics
+from services.scoring.past import PastDesk
 from services.scoring.routes import Desk, Streaming, alert_routes, decision_routes, definition_routes, stream_routes
 from services.scoring.routes_models import model_routes
 from services.scoring.rulebook import Rulebook
@@ -82,6 +84,8 @@ def build(
         ScoringMetrics(changes.tally, rulebook, hearing, streams, tail, watch, counting, feed, fits.tally)
     )
 
+    past = PastDesk(Profiles(settings.profiles), rulebook.rules, clock)
+
     async def ready() -> Checks:
         age_seconds = feed.age_seconds()
         return {
@@ -108,7 +112,7 @@ def build(
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                await feed.close()
+                await asyncio.gather(feed.close(), past.profiles.close())
         finally:
             if owns_stores:
                 await asyncio.gather(log.close(), database.close())
@@ -134,8 +138,8 @@ def build(
         settings.scoring_stream_stall_seconds,
     )
     api.include_router(stream_routes(streaming, auth))
-    api.include_router(alert_routes(desk, verdicts, auth))
-    api.include_router(decision_routes(desk, auth))
+    api.include_router(alert_routes(desk, verdicts, past, auth))
+    api.include_router(decision_routes(desk, past, auth))
     api.include_router(definition_routes(desk, publishing, auth))
     api.include_router(model_routes(fits, auth))
     return finish(api, life)

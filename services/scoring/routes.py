@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import Field
 
 from services.scoring import reading
@@ -16,6 +16,7 @@ from services.scoring.domain.definitions import in_force
 from services.scoring.domain.snapshot import Snapshot, snapshot_of
 from services.scoring.domain.step import PPM
 from services.scoring.domain.succession import armed_definition
+from services.scoring.past import PastDesk, Question, customer_needed
 from services.scoring.reading import AlertCursor, Wish
 from services.scoring.resuming import TEXT_MAX, Vector, vector_of
 from services.scoring.rulebook import Rulebook, built_in
@@ -34,6 +35,7 @@ from services.scoring.wire import (
     NewDefinition,
     Verdict,
 )
+from services.scoring.wire_past import PastDecision
 from shared import profile as profiles
 from shared.access import ACT, ADMIN, READ, Key
 from shared.clock import Clock
@@ -53,6 +55,14 @@ Customer = Annotated[str | None, Query(max_length=64, description="a customer id
 State = Annotated[Literal["open", "recovered", "retracted", "expired", "judged"] | None, Query()]
 Policy = Annotated[Literal["silence", "bad_experience"] | None, Query()]
 Risk = Annotated[float | None, Query(ge=0, le=1, description="risk, at least")]
+AsOf = Annotated[
+    datetime | None,
+    Query(description="only what had happened by then counts", examples=["2026-03-01T00:00:00Z"]),
+]
+KnownAt = Annotated[
+    datetime | None,
+    Query(description="only what was recorded by then counts, links too", examples=["2026-03-01T00:00:00Z"]),
+]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="items on a page")]
 Next = Annotated[str | None, Query(max_length=CURSOR_TEXT_MAX, description="`next` of the page before")]
 
@@ -96,13 +106,18 @@ class Desk:
         return Definitions(items=[definition_shown(one, now, shipped and n == 0) for n, one in enumerate(editions)])
 
 
-def alert_routes(desk: Desk, verdicts: Verdicts, auth: Auth) -> APIRouter:
+def alert_routes(desk: Desk, verdicts: Verdicts, past: PastDesk, auth: Auth) -> APIRouter:
     """Reading alerts (`read`) and having a word on them (`act`)."""
     router = APIRouter(prefix="/v1/alerts", tags=["alerts"])
     reader, actor = Depends(auth.needs(READ)), Depends(auth.needs(ACT))
 
-    @router.get("", summary="List alerts, newest raised first.")
+    @router.get(
+        "",
+        summary="List alerts, newest raised first.",
+        description="With `as_of` or `known_at`: the alerts of one `customer` as known then, by their last word.",
+    )
     async def listed(
+        request: Request,
         key: Annotated[Key, reader],
         state: State = None,
         policy: Policy = None,
@@ -110,9 +125,14 @@ def alert_routes(desk: Desk, verdicts: Verdicts, auth: Auth) -> APIRouter:
         raised_after: datetime | None = None,
         raised_before: datetime | None = None,
         risk_min: Risk = None,
+        as_of: AsOf = None,
+        known_at: KnownAt = None,
         limit: Limit = 50,
         next: Next = None,  # noqa: A002  # the parameter's name on the wire
     ) -> AlertPage:
+        if as_of is not None or known_at is not None:
+            who = customer_needed(None if customer is None else _customer(customer))
+            return await past.alerts(_question(request, key, who, as_of, known_at), state, policy, limit)
         wish = Wish(
             limit=limit,
             state=state,
@@ -140,17 +160,30 @@ def alert_routes(desk: Desk, verdicts: Verdicts, auth: Auth) -> APIRouter:
     return router
 
 
-def decision_routes(desk: Desk, auth: Auth) -> APIRouter:
+def decision_routes(desk: Desk, past: PastDesk, auth: Auth) -> APIRouter:
     """Where customers stand. Needs the scope `read`."""
     router = APIRouter(prefix="/v1/customers", tags=["decisions"])
     reader = Depends(auth.needs(READ))
 
-    @router.get("/{customer_id}/decision", summary="Stage, risk now with its reasons, and what comes next.")
-    async def decision(customer_id: CustomerId, key: Annotated[Key, reader]) -> DecisionShown:
+    @router.get(
+        "/{customer_id}/decision",
+        summary="Stage, risk now with its reasons, and what comes next.",
+        description="With `as_of` or `known_at` the past instead: `decided` is what Raftar had said by then, "
+        "`computed` what the rules of then say anew of what had happened.",
+    )
+    async def decision(
+        customer_id: CustomerId,
+        request: Request,
+        key: Annotated[Key, reader],
+        as_of: AsOf = None,
+        known_at: KnownAt = None,
+    ) -> DecisionShown | PastDecision:
         try:
             asked = leaf_from_text(customer_id)
         except ValueError:
             raise NotFound("no such customer") from None
+        if as_of is not None or known_at is not None:
+            return await past.decision(_question(request, key, asked, as_of, known_at))
         return await desk.decision(key.workspace, asked)
 
     return router
@@ -237,6 +270,13 @@ def stream_routes(streaming: Streaming, auth: Auth) -> APIRouter:
         return await streaming.open(key, wish, header_id or last_event_id, start == "start")
 
     return router
+
+
+def _question(
+    request: Request, key: Key, customer: bytes, as_of: datetime | None, known_at: datetime | None
+) -> Question:
+    """A question about the past, asked on with the key it came with: nobody sees more than their own key shows."""
+    return Question(key.workspace, request.headers["authorization"], customer, as_of, known_at)
 
 
 def _topics(types: str) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from pydantic import Field
 from shared.serving import Serving
 from shared.settings import HouseSettings
 
+PROFILES_URL = "http://127.0.0.1:8081"
+
 
 class ScoringSettings(HouseSettings):
     """The settings of the scoring service."""
@@ -40,9 +42,17 @@ class ScoringSettings(HouseSettings):
     scoring_fit_customers_max: int = Field(
         200_000, ge=1_000, description="customers a fit reads in; of more, an even share is drawn by their ids"
     )
+    profiles_url: str = Field(
+        "", description="where profiles is asked about the past; empty: its usual port on this machine"
+    )
     scoring_trusted_proxies: str = Field(
         "", description="addresses whose X-Forwarded-For and -Proto are believed, comma separated; empty: none"
     )
+
+    @property
+    def profiles(self) -> str:
+        """Where profiles is."""
+        return self.profiles_url or PROFILES_URL
 
     @property
     def serving(self) -> Serving:
