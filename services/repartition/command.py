@@ -46,9 +46,9 @@ async def repartition(old: HouseSettings, new: HouseSettings, clock: Clock, told
     """
     _check(old, new)
     with one_house_per_folder(old.data_dir):
-        unfinished(new.data_dir)
         async with _opened(old, clock) as (log, databases):
             await check_at_rest(log, databases)
+            unfinished(new.data_dir)
             copied = await _copy_log(old, new, log, clock, told)
             await migrate(new, begun=True)
             async with _opened(new, clock) as (new_log, fresh):

@@ -1,15 +1,10 @@
 """Another number of partitions on a real house: the same profiles, nothing alerted twice, and it goes on from there."""
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import msgspec
-import pytest
 
 from services.profiles import tables as profiles_tables
 from services.repartition.state import BEGUN_ANEW, FOLDED
@@ -18,7 +13,6 @@ from tests.e2e.evidence import DECISIONS, events, eventually, pages, rows
 from tests.e2e.rules import rules
 from tests.e2e.test_restore import PEOPLE, command, digest_of, logged, post, quiet, refolded
 from tests.support.house import Ground, House, closing
-from tests.support.kafka_broker import PROJECT
 
 SILENT = PEOPLE - 1
 """Two of them turn out to be one."""
@@ -60,18 +54,8 @@ async def everybody_silent(house: House) -> None:
     await quiet(house)
 
 
-def refused(ground: Ground, *words: str) -> str:
-    """Type a command that cannot be done; returns what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "services", *words],
-        env=ground.environment, cwd=PROJECT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
-    return done.stderr
-
-
-@pytest.mark.parametrize(("old", "new"), [(4, 7), (4, 3)])
-async def test_a_house_goes_on_with_another_number_of_partitions(old: int, new: int, tmp_path: Path) -> None:
+async def test_a_house_goes_on_with_another_number_of_partitions(tmp_path: Path) -> None:
+    old, new = 4, 7
     house = House(Ground(tmp_path / "old", partitions=old), rules("2s"))
     house.ground.folder.mkdir()
     await house.prepare()
@@ -116,8 +100,6 @@ async def test_a_house_goes_on_with_another_number_of_partitions(old: int, new: 
         await eventually(recovered, 30, "who bought again has recovered")
         await quiet(fresh)
     assert await digest_of(fresh) == await refolded(fresh)
-    sequences = [msgspec.json.decode(value)["sequence"] for values in (await told(fresh)).values() for value in values]
-    assert sequences
 
 
 def test_every_table_that_speaks_of_partitions_is_thought_of() -> None:
