@@ -240,6 +240,11 @@ class ImportPassed(Fact, frozen=True, array_like=True):
     partitions: int
 
 
+REPUBLISHING = "republish:"
+"""`import_id` of a change that only tells a customer again: this and the republish's id. Whoever meets the customer in
+it first takes them as history, which ends with `republish.passed`."""
+
+
 class RepublishPassed(Fact, frozen=True, array_like=True):
     """Every customer of this partition was told again before it, as republish `id` asked. On each partition."""
 

@@ -151,7 +151,7 @@ class Republishing:
             )
             leaves = [row.leaf for row in page]
             if leaves:
-                told = await self._tell(transaction, leaves)
+                told = await self._tell(transaction, now.id, leaves)
                 await execute(connection, _GO_ON, now.id, leaves[-1], len(leaves), told)
                 self.customers += told
             else:
@@ -160,14 +160,14 @@ class Republishing:
         self.wake()
         return True
 
-    async def _tell(self, transaction: SqlTransaction, leaves: list[bytes]) -> int:
+    async def _tell(self, transaction: SqlTransaction, identity: str, leaves: list[bytes]) -> int:
         found = await transaction.lock(dict.fromkeys(leaves, ""))
         rows = [found[leaf] for leaf in leaves]
         several = [row.leaf for row in rows if needs_members(row)]
         members: dict[bytes, list[LeafRow]] = {root: [] for root in several}
         for member in await transaction.members(several) if several else []:
             members[member.root].append(member)
-        parcels, customers = retold(rows, members, self.house)
+        parcels, customers = retold(rows, members, self.house, identity)
         await transaction.send(parcels)
         return customers
 

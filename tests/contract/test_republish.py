@@ -101,7 +101,7 @@ async def test_the_last_word_about_everybody_is_said_again(database: Database) -
         assert (type(fact), fact.version, fact.recorded_at) == (type(before), before.version, before.recorded_at)
         if isinstance(fact, ProfileChanged) and isinstance(before, ProfileChanged):
             assert fact.state == before.state
-            assert (fact.facts, fact.departed, fact.import_id) == ((), (), "")
+            assert (fact.facts, fact.departed, fact.import_id) == ((), (), "republish:r1")
     assert {place.leaf: place.moves for place in told[ANA].leaves} == {ANA: 0, BEN: 1}  # type: ignore[union-attr]
     assert {place.leaf: place.moves for place in told[CLIO].leaves} == {CLIO: 2}  # type: ignore[union-attr]
     assert all(partition == partition_of(key, PARTITIONS) for partition, key, _ in again if key)

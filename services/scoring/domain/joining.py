@@ -30,14 +30,19 @@ class Moved(NamedTuple):
 
 
 def on_absorbed(
-    into: Decision, absorbed: Decision, snapshot: Snapshot, recorded_at: int, definition: Definition
+    into: Decision,
+    absorbed: Decision,
+    snapshot: Snapshot,
+    recorded_at: int,
+    definition: Definition,
+    is_known: bool = True,
 ) -> Outcome:
     """`into` with everything decided about `absorbed`, which became part of it; `snapshot` is the newest of `into`.
 
     Advance `absorbed` to min(recorded_at, W) first. Alerts move under their ids (the higher revision holds), then
     silence alerts are reviewed on the joined purchases, so that at most one stays open for one silence. `into` keeps
     its own `settled`: the other partition's watermark says nothing about this one. When the change of `into` itself
-    was not read yet (no stage), the review waits for it.
+    was not read yet (no stage, or not `is_known`: recalled), the review waits for it.
     """
     merged = take(into, Moved(absorbed.alerts, absorbed.passed))
     merged = msgspec.structs.replace(
@@ -47,7 +52,7 @@ def on_absorbed(
         held=tuple(sorted({*into.held, *absorbed.held})),
     )
     deciding = Deciding(merged, snapshot, definition)
-    if merged.stage and not merged.held:
+    if is_known and merged.stage and not merged.held:
         review(deciding, None, max(recorded_at, merged.decided_at), ABSORBED)
     return deciding.outcome()
 

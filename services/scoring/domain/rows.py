@@ -2,6 +2,7 @@
 
 import msgspec
 
+from services.scoring.domain.alerts import Alert
 from services.scoring.domain.deciding import INITIAL, Decision
 
 
@@ -42,3 +43,9 @@ class AlertRow(msgspec.Struct, frozen=True):
     raised_at: int
     risk_ppm: int  # -1: no risk can be told
     body: bytes
+
+
+def moves_of(alert: Alert, decision: Decision, known: AlertRow | None) -> int:
+    """How often the opening leaf had moved, as far as is known here: an older saying must not move the alert back."""
+    told = next((place.moves for place in decision.places if place.leaf == alert.leaf), 0)
+    return max(told, known.moves) if known is not None and known.leaf == alert.leaf else told

@@ -146,6 +146,14 @@ def review(deciding: Deciding, old: Snapshot | None, at: int, cause: Cause) -> N
         _close(deciding, surplus, AlertRetracted, RETRACTED, at, cause)
 
 
+def review_open(deciding: Deciding, at: int, cause: Cause) -> None:
+    """Ask about the open silence alerts alone, where it is not known what was known before; the closed ones stand."""
+    for alert in open_alerts(deciding.decision.alerts, SILENCE):
+        _review_open(deciding, alert, at, cause)
+    for surplus in sorted(open_alerts(deciding.decision.alerts, SILENCE), key=lambda a: (a.opened_at, a.id))[:-1]:
+        _close(deciding, surplus, AlertRetracted, RETRACTED, at, cause)
+
+
 def _evidence_changed(alert: Alert, old: Snapshot, new: Snapshot) -> bool:
     if old is new:
         return False

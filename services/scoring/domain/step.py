@@ -10,26 +10,29 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from services.scoring.domain import joining
-from services.scoring.domain.alerts import OPEN, SILENCE, Alert, AlertRaised, AlertTransition, Transition
+from services.scoring.domain.alerts import (
+    SILENCE,
+    Alert,
+    AlertRaised,
+    AlertTransition,
+    Transition,
+)
 from services.scoring.domain.arming import is_armed_alike, is_quiet, is_resting
 from services.scoring.domain.deciding import PASSED_KEPT, Decision, Outcome
 from services.scoring.domain.decision import due, on_change
 from services.scoring.domain.definitions import Definition, in_force
 from services.scoring.domain.emitting import carried_of, cloud_event, topic_of
-from services.scoring.domain.rows import AlertRow, DecisionRow
+from services.scoring.domain.recalling import is_recalled, on_first_sight, unheld, without_foreign
+from services.scoring.domain.rows import AlertRow, DecisionRow, moves_of
 from services.scoring.domain.setting import Change, Counts, Rules, Setting, Wanted
 from services.scoring.domain.snapshot import Snapshot, snapshot_of_state
-from services.scoring.domain.succession import (
-    advance_through,
-    armed_definition,
-    release_backfill,
-)
+from services.scoring.domain.succession import advance_through, armed_definition, release_backfill
 from shared.errors import Retryable, Stopped
 from shared.events import CustomerAbsorbed, CustomerErased, CustomerParked, ProfileChanged
 from shared.ids import partition_of
 from shared.outbox import Parcel
 
-__all__ = ["PPM", "Book", "Change", "Counts", "Rules", "Setting", "Wanted", "open_alerts"]
+__all__ = ["PPM", "Book", "Change", "Counts", "Rules", "Setting", "Wanted"]
 
 PPM = 1_000_000
 
@@ -83,7 +86,7 @@ class Book:
         if watermark is None or row.parked:
             return
         until = min(recorded_at, watermark)
-        if not is_quiet(row, self._rules(row).definitions, until):
+        if not is_recalled(row) and not is_quiet(row, self._rules(row).definitions, until):
             self._note(customer, self._advanced(row, until))
         elif until - 1 > row.decision.settled:
             self._put(row, decision=msgspec.structs.replace(row.decision, settled=until - 1))
@@ -92,18 +95,22 @@ class Book:
         row = self._row(fact.customer)
         definition = self._definition_for(row, fact.recorded_at)
         old = self._snapshot_under(row, definition)
+        recalled = is_recalled(row)
         row = self._put(row, version=fact.version, state=fact.state, absorbed_into=b"", parked="")
         self._snapshots.pop(fact.customer, None)
         new = self._snapshot_under(row, definition)
-        # Time was taken before (`_read_up`), so no watermark here.
-        judged = on_change(row.decision, old, new, fact.facts, fact.recorded_at, None, definition, fact.import_id)
+        if recalled:
+            mine = without_foreign(row.decision, new, definition, self._alert)
+            judged = on_first_sight(mine, new, fact.facts, fact.recorded_at, definition, fact.import_id)
+        else:  # time was taken before (`_read_up`), so no watermark here
+            judged = on_change(row.decision, old, new, fact.facts, fact.recorded_at, None, definition, fact.import_id)
         self._follow(fact.customer, judged)
 
     def _absorbed(self, fact: CustomerAbsorbed, watermark: int | None) -> None:
         into = self._resolved(fact.into)
         self._read_up(fact.customer, fact.recorded_at, watermark)
         self._send_off(fact)
-        gone = self._row(fact.customer).decision
+        gone = unheld(self._row(fact.customer))
         left = joining.surrender(gone)
         self._put(
             self._row(fact.customer), version=fact.version, state=b"", decision=left, due_at=None,
@@ -113,7 +120,9 @@ class Book:
         definition = armed_definition(into.decision, self._rules(into).definitions)
         for alert in gone.alerts:
             self._hand_over(alert.id, fact.customer, into.customer)
-        joined = joining.on_absorbed(into.decision, gone, self._snapshot(into), fact.recorded_at, definition)
+        joined = joining.on_absorbed(
+            into.decision, gone, self._snapshot(into), fact.recorded_at, definition, is_known=bool(into.state)
+        )
         self._follow(into.customer, joined)
 
     def _erased(self, fact: CustomerErased) -> None:
@@ -270,7 +279,7 @@ class Book:
             alert = msgspec.structs.replace(alert, revision=known.revision + 1)
             self._replace(row.customer, alert)
             transition = msgspec.structs.replace(transition, alert=alert)
-        moves = _moves_of(alert, row.decision, known)
+        moves = moves_of(alert, row.decision, known)
         body = self._emit(row, transition, moves)
         risk = -1 if transition.risk is None else round(transition.risk * PPM)
         self._alerts[alert.id] = AlertRow(
@@ -383,14 +392,3 @@ class Book:
                 found = snapshot_of_state(row.workspace, row.state, self._rules(row).zone, trust_min)
             self._snapshots[row.customer] = trust_min, found
         return found
-
-
-def open_alerts(row: DecisionRow) -> list[Alert]:
-    """The open alerts of a customer."""
-    return [alert for alert in row.decision.alerts if alert.state == OPEN]
-
-
-def _moves_of(alert: Alert, decision: Decision, known: AlertRow | None) -> int:
-    """How often the opening leaf had moved, as far as is known here: an older saying must not move the alert back."""
-    told = next((place.moves for place in decision.places if place.leaf == alert.leaf), 0)
-    return max(told, known.moves) if known is not None and known.leaf == alert.leaf else told

@@ -46,7 +46,7 @@ class ToldReasons(msgspec.Struct, frozen=True):
 
 
 class CarriedAlert(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rebuild needs of the alert beside what everybody is told; `risk` and `version` are those of its raising."""
+    """What a rebuild needs of the alert beside what everybody is told. `risk`, `version`: those of its raising."""
 
     corrected: bool
     leaf: str
