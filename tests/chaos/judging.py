@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +65,8 @@ async def judged(house: House, case: Case) -> Findings:
     folded = await rows(house, "profiles", "SELECT id FROM touchpoint")
     wrong["folded once"] = verdict.folded_once(ledger, (row.id for row in folded))
     wrong["states equal a fold from the start"] = await _refolded(house)
-    views = await _views(house, case.people)
-    wrong["counted once"] = verdict.counted_once(ledger, case.people, views)
+    seen = await views(house, case.people)
+    wrong["counted once"] = verdict.counted_once(ledger, case.people, seen)
     reports = await _reports(house, case)
     customers = {n: [one for person in persons for one in reports[person]] for n, persons in case.people.items()}
     decided, listed = await _settled(house, customers)
@@ -77,9 +77,9 @@ async def judged(house: House, case: Case) -> Findings:
     wrong["open silences"] = verdict.final_silences(customers, listed, case.silence_ms, now_ms)
     wrong["complaints"] = verdict.complaints_told(ledger, listed)
     wrong["topics and REST agree"] = verdict.consistent(decided, listed)
-    wrong["open alerts beside the profile"] = _shown_beside(views, await _views(house, case.people), listed)
+    wrong["open alerts beside the profile"] = _shown_beside(await views(house, case.people), listed)
     armed = await rows(house, "scoring", "SELECT customer, due_at, absorbed_into, parked FROM decision")
-    bought = {bytes.fromhex(views[n]["customer_id"]) for n, mine in customers.items() if mine}
+    bought = {bytes.fromhex(seen[n]["customer_id"]) for n, mine in customers.items() if mine}
     wrong["nobody stranded"] = verdict.nobody_stranded(armed, bought)
     if not house.ground.bootstrap:
         wrong["files whole"] = _damaged(house.ground.folder)
@@ -107,7 +107,8 @@ async def _refolded(house: House) -> list[str]:
     return [] if live == anew.digest else [f"digest {live}, folded anew {anew}"]
 
 
-async def _views(house: House, people: Mapping[int, Sequence[int]]) -> dict[int, dict[str, Any]]:
+async def views(house: House, people: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """What REST shows of each person."""
     async with house.client("profiles", seconds=30.0) as client:
         found = {}
         for person in people:
@@ -144,12 +145,10 @@ async def _settled(house: House, customers: Mapping[int, list[Bought]]) -> tuple
     return decided, await pages(house, "scoring", "/v1/alerts")
 
 
-def _shown_beside(
-    before: Mapping[int, Any], views: Mapping[int, dict[str, Any]], listed: list[dict[str, Any]]
-) -> list[str]:
+def _shown_beside(seen: Mapping[int, dict[str, Any]], listed: list[dict[str, Any]]) -> list[str]:
     """A customer's view at profiles shows the open alerts that scoring lists for them."""
     wrong: list[str] = []
-    for person, view in views.items():
+    for person, view in seen.items():
         shown = sorted(alert["alert_id"] for alert in view["alerts"])
         there = sorted(
             one["alert_id"] for one in listed if one["state"] == "open" and one["customer_id"] == view["customer_id"]

@@ -24,7 +24,7 @@ from shared.topics import PROFILE_CHANGES
 
 GAP_SECONDS = 2.0
 """How long a planted bug stays in its bad moment."""
-OVERSTEPPED_MS = 5_000
+OVERSTEPPED_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ FAULTS: dict[str, Callable[[], list[str]]] = {
     "an open alert for somebody who came back": lambda: verdict.final_silences(
         {0: REPORTS}, [listed(alert())], SILENCE_MS, 8_000
     ),
+    "a buyer nobody heard of": lambda: verdict.nobody_stranded([], {b"c"}),
     "a buyer who is not armed": lambda: verdict.nobody_stranded(
         [SimpleNamespace(customer=b"c", parked="", due_at=None, absorbed_into=b"")], {b"c"}
     ),

@@ -197,16 +197,18 @@ def complaints_told(ledger: Ledger, listed: Sequence[dict[str, Any]]) -> list[st
     return missing + more
 
 
-def nobody_stranded(decisions: Iterable[Any], silent: set[bytes]) -> list[str]:
-    """Every customer who bought is armed, none is parked, nothing is overdue. `decisions`: rows of scoring."""
+def nobody_stranded(decisions: Iterable[Any], silent: Set[bytes]) -> list[str]:
+    """Every customer who bought is known and armed, none is parked. `decisions`: rows of scoring."""
     wrong: list[str] = []
+    known: set[bytes] = set()
     for row in decisions:
         customer = row.customer.hex()
+        known.add(row.customer)
         if row.parked:
             wrong.append(f"{customer} is parked: {row.parked}")
         if row.customer in silent and row.due_at is None and not row.absorbed_into:
             wrong.append(f"{customer} bought, and nothing is due")
-    return wrong
+    return wrong + [f"{customer.hex()} bought, and scoring never heard of it" for customer in sorted(silent - known)]
 
 
 def _open(listed: Sequence[dict[str, Any]], policy: str) -> list[dict[str, Any]]:
