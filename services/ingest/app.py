@@ -13,7 +13,9 @@ from services.ingest.intake import Intake
 from services.ingest.metrics import Counts, DoorMetrics
 from services.ingest.openapi import describe_events
 from services.ingest.pressure import Backlog, Inflight, LogHealth
+from services.ingest.replaying import Replaying
 from services.ingest.routes import import_routes, key_routes, settings_routes
+from services.ingest.routes_replay import replay_routes
 from services.ingest.senders import Secrets, Senders
 from services.ingest.settings import IngestSettings
 from shared.clock import Clock, SystemClock
@@ -94,6 +96,8 @@ def build(
     auth = Auth(lambda: feed.access)
     api.include_router(key_routes(log, feed, clock, auth))
     api.include_router(import_routes(imports, auth))
+    replaying = Replaying(intake, senders, log, clock, settings.limits)
+    api.include_router(replay_routes(replaying, auth))
     api.include_router(settings_routes(feed, settings.ingest_public_url))
     describe_events(api)
     rest = Guarded(api, body_bytes_max=1 << 20)

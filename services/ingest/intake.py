@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import structlog
@@ -26,6 +27,8 @@ _log = structlog.get_logger("intake")
 
 ITEMS_AT_ONCE = 64
 """After so many items of one request other requests get a turn."""
+CONTEXT_BYTES_MAX = 64 * 1024
+"""A batch's context up to so many bytes is kept beside each of its refused items."""
 FAILED_ITEM_BYTES_MAX = 384 * 1024
 """A refused item larger than this is kept without its tail, so that it fits a record."""
 
@@ -119,10 +122,28 @@ class Intake:
             if found.refused:
                 refused = [_shortened(one) for one in found.refused]
                 ids = (derived_id("failed", sender.workspace, sender.source, one.item) for one in refused)
-                records = pack_failed(refused, sender, arrival, FAILED_PARTITIONS, seal, ids.__next__)
+                records = pack_failed(refused, sender, arrival, FAILED_PARTITIONS, seal, ids.__next__, _around(request))
                 await self._append(TOUCHPOINTS_FAILED, records)
         finally:
             self._imports.leave(sender.workspace, found.import_ids)
+
+    async def take_again(self, request: Request, results: list[Result]) -> list[Result]:
+        """Append what is accepted of items that were kept as failed before; what is refused is kept already.
+
+        Raises Retryable.
+        """
+        found = self._sort(request, results)
+        seal = self._senders.sealing(request.sender.workspace, self._clock.now_ms())
+        self._imports.enter(request.sender.workspace, found.import_ids)
+        try:
+            if found.accepted:
+                await self._append(
+                    TOUCHPOINTS, pack(found.accepted, request.sender, request.arrival, self._partitions, seal)
+                )
+        finally:
+            self._imports.leave(request.sender.workspace, found.import_ids)
+        self._counts.accepted += len(found.accepted)
+        return results
 
     def _sort(self, request: Request, results: list[Result]) -> "_Sorted":
         """What to append where, after a last look at the imports; refusals it adds are put into `results` too."""
@@ -162,6 +183,17 @@ class Intake:
             raise
         self._health.worked()
         self._counts.appended(self._clock.monotonic() - began)
+
+
+def _around(request: Request) -> dict[str, Any]:
+    """What a replay must know of the request beside an item; a context that no record could hold is left out."""
+    around: dict[str, Any] = {
+        "native": request.native, "trust": request.sender.trust, "sent_at": request.arrival.sent_at,
+    }  # fmt: skip
+    context = request.envelope.context
+    if context and len(msgspec.json.encode(context)) <= CONTEXT_BYTES_MAX:
+        around["context"] = context
+    return around
 
 
 def _refusal(refused: Refused) -> InvalidField:

@@ -1,7 +1,8 @@
 """Packing: what one request brought becomes few records, one a partition, in order and below the log's bound."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from services.ingest.domain.terms import Admitted, AdmittedLink, Arrival, Refused, Sender
@@ -10,6 +11,7 @@ from shared.errors import TooLarge
 from shared.events import Sealed, TouchpointFailed, TouchpointsRecorded
 from shared.ids import partition_of
 from shared.log.port import RECORD_BYTES_MAX, Outgoing
+from shared.topics import FAILED_PARTITIONS
 
 FAILED_ITEM_BYTES_MAX = RECORD_BYTES_MAX // 2
 _CUT = f"; only its first {FAILED_ITEM_BYTES_MAX} bytes are kept"
@@ -80,6 +82,11 @@ def _sealed(group: list[Admitted], seal: Seal) -> Sealed | None:
     return seal(personal) if personal else None
 
 
+def failed_partition(workspace: str, source: str, partitions: int = FAILED_PARTITIONS) -> int:
+    """The partition of `touchpoints-failed` on which everything about a source's refused items lies, in order."""
+    return partition_of(f"{workspace}\0{source}".encode(), partitions)
+
+
 def pack_failed(
     refused: Sequence[Refused],
     sender: Sender,
@@ -87,11 +94,12 @@ def pack_failed(
     partitions: int,
     seal: Seal,
     new_id: Callable[[], bytes],
+    around: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Outgoing]:
     """Records for topic `touchpoints-failed` (`partitions` of that topic): one TouchpointFailed an item, sealed whole
-    as {0: {"item": bytes}}, on the partition of the source. An item over FAILED_ITEM_BYTES_MAX, which no record could
-    hold, is cut to it and its reason says so."""
-    partition = partition_of(f"{sender.workspace}\0{sender.source}".encode(), partitions)
+    as {0: {"item": bytes}} with what else a replay needs (`around`), on the partition of the source. An item over
+    FAILED_ITEM_BYTES_MAX, which no record could hold, is cut to it and its reason says so."""
+    partition = failed_partition(sender.workspace, sender.source, partitions)
     return [
         Outgoing(
             partition,
@@ -104,7 +112,7 @@ def pack_failed(
                     code=item.code,
                     path=item.path,
                     reason=item.reason if len(item.item) <= FAILED_ITEM_BYTES_MAX else item.reason + _CUT,
-                    item=seal({0: {"item": item.item[:FAILED_ITEM_BYTES_MAX]}}),
+                    item=seal({0: {"item": item.item[:FAILED_ITEM_BYTES_MAX], **around}}),
                 )
             ),
         )
