@@ -39,6 +39,10 @@ bench: $(VENV)/.installed-dev ## figures of this machine, printed and never asse
 simulate: $(VENV)/.installed-dev ## many more seeded schedules than the tests run: make simulate SEEDS=20000
 	@SEEDS=$${SEEDS:-20000} $(PY) -m pytest -q -x tests/simulation/test_schedules.py
 
+.PHONY: chaos
+chaos: $(VENV)/.installed-dev ## kill, freeze and starve everything under load, then judge: make chaos KILLS=1000 MODE=both SEED=7
+	@KILLS=$(KILLS) EVENTS=$(EVENTS) MODE=$(MODE) SEED=$(SEED) PLANT=$(PLANT) $(PY) -m tests.chaos
+
 kafka: $(VENV)/.installed-dev ## a one-node Kafka broker for development (needs Java 17+ and Maven)
 	@$(PY) -m tests.support.kafka_broker --data .cache/kafka/dev --port 9092
 
