@@ -1,12 +1,12 @@
 """A customer as of then: who belonged together, what had happened, and what was decided, put together from the rows."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.profiles import reading, reading_past
-from services.profiles.domain.identity import Assertion
+from services.profiles.domain.identity import Assertion, Place
 from services.profiles.domain.past import Cut, counted
 from services.profiles.domain.personal import IDENTIFIER
 from services.profiles.reading import Kept, Standing, Whole
@@ -17,17 +17,21 @@ from shared.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Who is asked about: the root, all leaves with their places, and what was said about them."""
+    """Who is asked about: the root and all leaves with their places; `said`: the ties of then, under `known_at`."""
 
     whole: Whole
-    said: Collection[Assertion]
+    said: Collection[Assertion] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Then:
-    """A customer under a cut. `kept`: personal values told by then · `complete`: nothing of that time can surface."""
+    """A customer under a cut. `said`, `places`: their ties, and where they and all they are tied to stand · `kept`:
+    personal values told by then · `complete`: nothing of that time can surface any more.
+    """
 
     members: Members
+    said: Collection[Assertion]
+    places: Mapping[bytes, Place]
     state: profiles.Profile
     kept: Sequence[Kept]
     standing: Standing | None
@@ -44,8 +48,7 @@ async def members_then(connection: AsyncConnection, workspace: str, asked: bytes
     if root is None:
         raise NotFound("no such customer")
     if cut.known_at is None:
-        whole = await reading.whole(connection, workspace, root)
-        return Members(whole, await reading.edges(connection, workspace, whole.leaves))
+        return Members(await reading.whole(connection, workspace, root))
     known = await reading_past.known(connection, workspace, asked, cut.known_at)
     if not known.said and not await reading_past.was_seen(connection, workspace, known.leaves, cut.known_at):
         raise NotFound("no such customer: nothing about this identifier was recorded by then")
@@ -63,6 +66,17 @@ async def state_then(connection: AsyncConnection, workspace: str, members: Membe
     return state
 
 
+async def _ties(
+    connection: AsyncConnection, workspace: str, members: Members, cut: Cut
+) -> tuple[Collection[Assertion], Mapping[bytes, Place]]:
+    whole = members.whole
+    if cut.known_at is not None:
+        return members.said, whole.places
+    said = await reading.edges(connection, workspace, whole.leaves)
+    others = {leaf for one in said for leaf in one.pair} - whole.places.keys()
+    return said, {**whole.places, **await reading.places(connection, workspace, others)}
+
+
 async def told_then(connection: AsyncConnection, workspace: str, asked: bytes, cut: Cut) -> Then:
     """Everything about a customer under `cut`. Raises as `members_then` does."""
     members = await members_then(connection, workspace, asked, cut)
@@ -78,6 +92,7 @@ async def told_then(connection: AsyncConnection, workspace: str, asked: bytes, c
                 told.add((seen.leaf, seen.id))
     return Then(
         members,
+        *await _ties(connection, workspace, members, cut),
         state,
         [one for one in kept if one.field == IDENTIFIER or (one.leaf, one.id) in told],
         await reading_past.standing(connection, workspace, members.whole.customer, cut),

@@ -14,7 +14,6 @@ from shared.errors import NotFound
 from shared.ids import leaf_from_text
 
 PAGE_MAX = 200
-PRESENT = Cut()
 
 _WHEN = "RFC 3339, or epoch milliseconds"
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.profiles.cursors import CustomerCursor, TimelineCursor
 from services.profiles.domain.decided import NO_RISK
 from services.profiles.domain.identity import Assertion, Place
+from services.profiles.domain.past import PRESENT, Cut
 from services.profiles.store import SELECT_EDGE
 from shared.database import fetch
 
@@ -113,7 +114,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which touchpoints of a timeline: `since` ≤ occurred < `until` (epoch ms)."""
+    """Which touchpoints of a timeline: `since` ≤ occurred < `until` (epoch ms), as far as they count under `cut`."""
 
     kinds: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
@@ -121,6 +122,7 @@ class Window:
     until: int | None = None
     after: TimelineCursor | None = None
     limit: int = 50
+    cut: Cut = PRESENT
 
 
 # --- customers ------------------------------------------------------------------------------------------------
@@ -259,6 +261,10 @@ def _window_tests(window: Window, values: Values) -> Iterable[str]:
         yield f"occurred_at >= {values.add(window.since)}"
     if window.until is not None:
         yield f"occurred_at < {values.add(window.until)}"
+    if window.cut.as_of is not None:
+        yield f"occurred_at <= {values.add(window.cut.as_of)}"
+    if window.cut.known_at is not None:
+        yield f"recorded_at <= {values.add(window.cut.known_at)}"
     if window.after is not None:
         last = values.each((window.after.occurred_at, window.after.id, window.after.scope, window.after.day))
         # The first test alone lets the index begin where the page begins.

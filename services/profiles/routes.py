@@ -13,12 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.profiles import reading
 from services.profiles.cursors import CustomerCursor, TimelineCursor
 from services.profiles.domain.decided import PPM
-from services.profiles.domain.past import Cut
+from services.profiles.domain.past import PRESENT, Cut
 from services.profiles.domain.personal import IDENTIFIER
 from services.profiles.linking import Linking
 from services.profiles.opening import Leaves
-from services.profiles.past import told_then
-from services.profiles.questions import PRESENT, AsOf, CustomerId, KnownAt, Limit, Next, cut_of, leaf_asked
+from services.profiles.past import members_then, told_then
+from services.profiles.questions import AsOf, CustomerId, KnownAt, Limit, Next, cut_of, leaf_asked
 from services.profiles.reading import Kept, Whole, Window, Wish
 from services.profiles.showing import (
     customer_view,
@@ -106,7 +106,7 @@ class Desk:
     async def timeline(self, workspace: str, asked: bytes, window: Window) -> TimelinePage:
         """A page of a timeline. Raises NotFound."""
         async with self.database.snapshot() as connection:
-            whole = await _whole(connection, workspace, asked)
+            whole = (await members_then(connection, workspace, asked, window.cut)).whole
             rows = await reading.timeline(connection, workspace, whole.leaves, window)
             owners, names = {row.leaf for row in rows}, {text_field(row.id) for row in rows}
             texts = await reading.fields(connection, workspace, owners, names)
@@ -205,6 +205,8 @@ def customer_routes(desk: Desk, auth: Auth) -> APIRouter:
         channel: Words = [],  # noqa: B006
         since: Annotated[Instant, Query(alias="from")] = None,
         until: Annotated[Instant, Query(alias="to")] = None,
+        as_of: AsOf = None,
+        known_at: KnownAt = None,
         limit: Limit = 50,
         next: Next = None,  # noqa: A002
     ) -> TimelinePage:
@@ -215,6 +217,7 @@ def customer_routes(desk: Desk, auth: Auth) -> APIRouter:
             until=_ms(until),
             after=None if next is None else cursor_of(next, TimelineCursor),
             limit=limit,
+            cut=cut_of(as_of, known_at),
         )
         return await desk.timeline(key.workspace, leaf_asked(customer_id), window)
 

@@ -37,8 +37,8 @@ _UNDECIDED = Standing("", NEVER_AT, NO_RISK, NEVER_AT, b"null")
 
 def customer_then(then: Then, asked: bytes, cut: Cut, now_ms: int) -> CustomerView:
     """The view of a customer under `cut`: what depends on today is told for the instant asked about."""
-    whole, places = then.members.whole, then.members.whole.places
-    identifiers = identifiers_shown(whole.leaves, then.kept, then.members.said, places)
+    whole = then.members.whole
+    identifiers = identifiers_shown(whole.leaves, then.kept, then.said, then.places)
     state = replace(whole, state=profiles.encode(then.state))
     alerts = [alert.body for alert in then.alerts if alert.state in OPEN and alert.body]
     at = now_ms if cut.at is None else min(cut.at, now_ms)
@@ -62,6 +62,7 @@ def past_shown(then: Then, asked: bytes, cut: Cut) -> Past:
         as_of=known_moment(cut.as_of),
         known_at=known_moment(cut.known_at),
         complete=then.complete,
+        first_at=known_moment(then.state.first_at),
         stage=decided.stage or None,
         stage_at=known_moment(decided.stage_at),
         risk=risk_of(decided.risk_ppm),

@@ -29,6 +29,7 @@ class Past(Shown):
     as_of: Moment | None
     known_at: Moment | None
     complete: bool = Field(description="false while something recorded by `known_at` may still be on its way")
+    first_at: Moment | None = Field(description="when the customer first did anything; null: nothing by then")
     stage: str | None = Field(description="as decided and recorded by then", examples=["active"])
     stage_at: Moment | None
     risk: float | None = Field(examples=[0.62])

@@ -85,6 +85,12 @@ async def test_as_of_cuts_what_happened_with_the_links_of_today(home: House) -> 
     assert both["profile"]["counts"] == {"page_viewed": {"web": 1}}
     before = await home.shown(f"/v1/customers/{user.id}", as_of=NOON_MS - 9 * HOUR_MS)
     assert (before["first_at"], before["profile"]["counts"]) == (None, {})
+    timeline = await home.shown(f"/v1/customers/{cookie.id}/timeline", as_of=NOON_MS)
+    assert [one["kind"] for one in timeline["items"]] == ["page_viewed", "purchased"]
+    known = await home.shown(f"/v1/customers/{cookie.id}/timeline", known_at=between)
+    assert (known["customer_id"], [one["kind"] for one in known["items"]]) == (cookie.id, ["purchased", "page_viewed"])
+    assert "belongs to this" not in then["identifiers"][1]["explanation"]
+    assert user.id in then["identifiers"][1]["explanation"]
     by_name = await home.shown("/v1/customers", identifier="user:42", as_of=NOON_MS)
     assert by_name["profile"] == then["profile"]
 

@@ -46,6 +46,9 @@ class Cut(NamedTuple):
         return (self.as_of is None or occurred_at <= self.as_of) and self.knows(recorded_at)
 
 
+PRESENT = Cut()
+
+
 class TooManyTies(Exception):
     """More leaves are tied to the one asked for than are looked at."""
 
