@@ -44,10 +44,13 @@ def upgrade() -> None:
         sa.Column("purchases", sa.Integer(), nullable=False),
         sa.Column("spend_minor", sa.BigInteger(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("stage", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("customer"),
     )
-    op.create_index("customer_by_last_seen", "customer", ["workspace", "last_seen_at", "customer"], unique=False)
-    op.create_index("customer_by_spend", "customer", ["workspace", "spend_minor", "customer"], unique=False)
+    op.create_index(
+        "customer_by_last_seen", "customer", ["workspace", "stage", "last_seen_at", "customer"], unique=False
+    )
+    op.create_index("customer_by_spend", "customer", ["workspace", "stage", "spend_minor", "customer"], unique=False)
     op.create_table(
         "edge",
         sa.Column("a", sa.LargeBinary(), nullable=False),
@@ -188,8 +191,7 @@ def upgrade() -> None:
         sa.Column("reasons", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("customer"),
     )
-    op.create_index("standing_by_risk", "standing", ["workspace", "risk_ppm", "customer"], unique=False)
-    op.create_index("standing_by_stage", "standing", ["workspace", "stage"], unique=False)
+    op.create_index("standing_by_risk", "standing", ["workspace", "stage", "risk_ppm", "customer"], unique=False)
     op.create_table(
         "republish",
         sa.Column("id", sa.Text(), nullable=False),
@@ -321,7 +323,6 @@ def downgrade() -> None:
         op.drop_table(name)
     op.drop_index("touchpoint_by_leaf", table_name="touchpoint")
     op.drop_table("touchpoint")
-    op.drop_index("standing_by_stage", table_name="standing")
     op.drop_index("standing_by_risk", table_name="standing")
     op.drop_table("standing")
     op.drop_table("personal")

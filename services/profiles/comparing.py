@@ -238,9 +238,19 @@ OR live.known <> made.known OR (live.root <> made.root AND live.moves >= made.mo
     if isinstance(leaves, tuple):
         await execute(connection, f"{update} AND made.leaf > $1 AND made.leaf <= $2", *leaves)
         await execute(connection, f"{_LOST.format(made=made, live=live)} AND leaf > $1 AND leaf <= $2", *leaves)
+        await execute(
+            connection, f"{_listed_stages(connection)} AND made.customer > $1 AND made.customer <= $2", *leaves
+        )
     else:
         await fetch(connection, f"{update} AND made.leaf = ANY($1)", sorted(leaves))
         await fetch(connection, f"{_LOST.format(made=made, live=live)} AND leaf = ANY($1)", sorted(leaves))
+
+
+def _listed_stages(connection: AsyncConnection) -> str:
+    """A version that stood aside for a while lists old stages."""
+    made = beside("next", connection.dialect.name == "sqlite").customer.fullname
+    return f"""UPDATE {made} AS made SET stage = s.stage FROM standing s
+WHERE s.customer = made.customer AND s.stage <> made.stage"""
 
 
 async def next_page(connection: AsyncConnection, after: bytes) -> bytes | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.profiles import tables
+from services.profiles import tables, versions
 from services.profiles.domain.decided import (
     AlertRow,
     StandingRow,
@@ -20,7 +20,7 @@ from services.profiles.forgetting import Decisions, Forgotten, forget
 from services.profiles.store import SqlStore, SqlTransaction
 from shared import checkpoint
 from shared.checkpoint import Claim
-from shared.database import insert_rows
+from shared.database import fetch, insert_rows
 from shared.errors import Poison
 from shared.log.port import Batch
 
@@ -36,6 +36,10 @@ _LATER_RISK = ", ".join(
 _STANDING_HOLDS = f"ON CONFLICT (customer) DO UPDATE SET {_LATER_STAGE}, {_LATER_RISK}"
 _ALERT_HOLDS = """ON CONFLICT (id) DO UPDATE SET customer = excluded.customer, revision = excluded.revision,
 state = excluded.state, body = excluded.body WHERE excluded.revision > alert.revision"""
+
+
+_LIST_STAGES = """UPDATE {customer} AS listed SET stage = s.stage FROM standing s
+WHERE s.customer = listed.customer AND listed.stage <> s.stage AND listed.customer = ANY($1)"""
 
 
 @dataclass(slots=True)
@@ -89,6 +93,19 @@ class DecisionsProjection:
         return claim
 
 
+async def list_stages(connection: AsyncConnection, customers: Sequence[bytes]) -> None:
+    """Lists show the stages that stand, in the live version of profiles and in one that is made beside it."""
+    if not customers:
+        return
+    is_beside = await versions.exists(connection, "next")
+    made = [versions.beside("next", connection.dialect.name == "sqlite").customer] if is_beside else []
+    for table in (tables.customer, *made):
+        # Locked in one order, as the fold does, so that nobody waits in a circle.
+        lock = f"SELECT customer FROM {table.fullname} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
+        await fetch(connection, lock, sorted(set(customers)))
+        await fetch(connection, _LIST_STAGES.format(customer=table.fullname), sorted(set(customers)))
+
+
 async def _keep(
     connection: AsyncConnection,
     standings: Sequence[StandingRow],
@@ -96,5 +113,6 @@ async def _keep(
     said: Sequence[TransitionRow],
 ) -> None:
     await insert_rows(connection, tables.standing, StandingRow._fields, standings, _STANDING_HOLDS)
+    await list_stages(connection, [row.customer for row in standings])
     await insert_rows(connection, tables.alert, AlertRow._fields, alerts, _ALERT_HOLDS)
     await insert_rows(connection, tables.transition, TransitionRow._fields, said, "ON CONFLICT DO NOTHING")

@@ -22,6 +22,17 @@ SEPARATE_LEAVES_MAX = 50
 """Up to so many leaves, a timeline page is cut from each leaf's own index range."""
 
 _SORTS = {"last_seen": "c.last_seen_at", "spend": "c.spend_minor", "risk": "s.risk_ppm"}
+_STAGE_OF = {"last_seen": "c.stage", "spend": "c.stage", "risk": "s.stage"}
+_LISTED = """SELECT {key} AS id, c.first_seen_at, c.last_seen_at, c.purchases, c.spend_minor, c.currency,
+s.stage, s.stage_at, s.risk_ppm, s.risk_at, {place} AS place FROM {tables}"""
+_FROM_CUSTOMER = "customer c LEFT JOIN standing s ON s.customer = c.customer WHERE c.workspace = $1"
+_FROM_STANDING = f"""standing s JOIN customer c ON c.customer = s.customer
+WHERE s.workspace = $1 AND s.risk_ppm > {NO_RISK}"""
+_LISTS = {
+    "last_seen": _LISTED.format(key="c.customer", place="c.last_seen_at", tables=_FROM_CUSTOMER),
+    "spend": _LISTED.format(key="c.customer", place="c.spend_minor", tables=_FROM_CUSTOMER),
+    "risk": _LISTED.format(key="s.customer", place="s.risk_ppm", tables=_FROM_STANDING),
+}
 
 
 class Values(list[Any]):
@@ -160,38 +171,47 @@ WHERE l.root = $1 AND a.workspace = $2 AND a.state IN ('open', 'acknowledged') O
 
 
 async def customers(connection: AsyncConnection, workspace: str, wish: Wish) -> list[Listed]:
-    """One page of customers. Sorted by risk, only those about whom a risk was decided."""
+    """One page of customers. Sorted by risk, only those about whom a risk was decided.
+
+    Every sort is an index under each stage: a page is cut from each stage's own range.
+    """
+    stages = [wish.stage] if wish.stage is not None else await _stages(connection, workspace, wish.sort)
+    if not stages:
+        return []
     values = Values([workspace])
-    column = _SORTS[wish.sort]
-    comparison, direction = ("<", "DESC") if wish.descending else (">", "ASC")
-    tests = list(_tests(wish, values))
-    key = "c.customer"
-    tables = "customer c LEFT JOIN standing s ON s.customer = c.customer AND s.workspace = c.workspace"
-    if wish.sort == "risk":
-        key, tables = (
-            "s.customer",
-            "standing s JOIN customer c ON c.customer = s.customer AND c.workspace = s.workspace",
-        )
-        tests += ["s.workspace = $1", f"s.risk_ppm > {NO_RISK}"]
-    if wish.after is not None:
-        last = f"{values.add(wish.after.value)}, {values.add(wish.after.customer)}"
-        tests.append(f"({column}, {key}) {comparison} ({last})")
-    statement = f"""SELECT c.customer, c.first_seen_at, c.last_seen_at, c.purchases, c.spend_minor, c.currency,
-s.stage, s.stage_at, s.risk_ppm, s.risk_at FROM {tables}
-WHERE c.workspace = $1 {"".join(f" AND {test}" for test in tests)}
-ORDER BY {column} {direction}, {key} {direction} LIMIT {values.add(wish.limit)}"""
-    return [Listed(*row) for row in await fetch(connection, statement, *values)]
+    limit, direction = values.add(wish.limit), "DESC" if wish.descending else "ASC"
+    tests = "".join(f" AND {test}" for test in _tests(wish, values))
+    order = f"ORDER BY place {direction}, id {direction} LIMIT {limit}"
+    pages = [
+        f"SELECT * FROM ({_LISTS[wish.sort]}{tests} AND {_STAGE_OF[wish.sort]} = {values.add(stage)} {order}) AS page"
+        for stage in stages
+    ]
+    rows = await fetch(connection, f"SELECT * FROM ({' UNION ALL '.join(pages)}) AS pages {order}", *values)
+    return [Listed(*row[:-1]) for row in rows]
+
+
+async def _stages(connection: AsyncConnection, workspace: str, sort: str) -> list[str]:
+    """The stages customers are in ("" before the first), one step in the index for each."""
+    table = "standing" if sort == "risk" else "customer"
+    least = f"SELECT min(stage) FROM {table} WHERE workspace = $1"
+    statement = f"""WITH RECURSIVE found(stage) AS (
+{least} UNION ALL SELECT ({least} AND stage > found.stage) FROM found WHERE found.stage IS NOT NULL)
+SELECT stage FROM found WHERE stage IS NOT NULL"""
+    return [row.stage for row in await fetch(connection, statement, workspace)]
 
 
 def _tests(wish: Wish, values: Values) -> Iterable[str]:
     bounds = (
-        ("s.stage =", wish.stage),
         ("c.last_seen_at >=", wish.seen_after),
         ("c.last_seen_at <", wish.seen_before),
         ("c.spend_minor >=", wish.spend_min),
         ("s.risk_ppm >=", wish.risk_min_ppm),
     )
-    return (f"{test} {values.add(bound)}" for test, bound in bounds if bound is not None)
+    yield from (f"{test} {values.add(bound)}" for test, bound in bounds if bound is not None)
+    if wish.after is not None:
+        key = "s.customer" if wish.sort == "risk" else "c.customer"
+        last = f"{values.add(wish.after.value)}, {values.add(wish.after.customer)}"
+        yield f"({_SORTS[wish.sort]}, {key}) {'<' if wish.descending else '>'} ({last})"
 
 
 # --- personal values and ties ----------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ WHERE excluded.last_at > sealing_use.last_at"""
 _LATER_HOLDS = """ON CONFLICT (leaf, field) DO UPDATE SET value = excluded.value, at = excluded.at, id = excluded.id
 WHERE (excluded.at, excluded.id) > (personal.at, personal.id)"""
 
+_STAGE_KNOWN = "COALESCE((SELECT s.stage FROM standing s WHERE s.customer = new.customer), '')"
 _LISTED = "ON CONFLICT (customer) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in _LISTING[2:])
 
 
@@ -220,7 +221,7 @@ class SqlTransaction:
 
     async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes]) -> None:
         ordered = sorted(rows)  # one order for everybody: two steps never wait for each other in a circle
-        await insert_rows(self._connection, self._version.customer, _LISTING, ordered, _LISTED)
+        await insert_rows(self._connection, self._version.customer, _LISTING, ordered, _LISTED, {"stage": _STAGE_KNOWN})
         if gone:
             statement = f"DELETE FROM {self._version.customer.fullname} WHERE customer = ANY($1)"
             await fetch(self._connection, statement, sorted(gone))

@@ -109,8 +109,10 @@ customer = Table(
     Column("purchases", Integer, nullable=False),
     Column("spend_minor", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
-    Index("customer_by_last_seen", "workspace", "last_seen_at", "customer"),
-    Index("customer_by_spend", "workspace", "spend_minor", "customer"),
+    # The stage of `standing`, "" before the first: lists of one stage and of all are read from the same indexes.
+    Column("stage", Text, nullable=False),
+    Index("customer_by_last_seen", "workspace", "stage", "last_seen_at", "customer"),
+    Index("customer_by_spend", "workspace", "stage", "spend_minor", "customer"),
 )
 
 standing = Table(
@@ -124,8 +126,7 @@ standing = Table(
     Column("risk_ppm", Integer, nullable=False),  # -1: no risk can be told
     Column("risk_at", BigInteger, nullable=False),
     Column("reasons", LargeBinary, nullable=False),
-    Index("standing_by_risk", "workspace", "risk_ppm", "customer"),
-    Index("standing_by_stage", "workspace", "stage"),
+    Index("standing_by_risk", "workspace", "stage", "risk_ppm", "customer"),
 )
 
 alert = Table(

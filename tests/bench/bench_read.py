@@ -117,9 +117,12 @@ def tables() -> Iterator[tuple[str, Sequence[str], Rows]]:
     )
     yield (
         "customer",
-        _LISTING,
+        (*_LISTING, "stage"),
         portions(
-            tuple(ListingRow(leaf_of(n), WORKSPACE, last_seen(n) - 90 * DAY_MS, last_seen(n), 3, n % 90_001, "EUR"))
+            (
+                *ListingRow(leaf_of(n), WORKSPACE, last_seen(n) - 90 * DAY_MS, last_seen(n), 3, n % 90_001, "EUR"),
+                stage_of(n),
+            )
             for n in people
         ),
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from services.profiles import tables
 from services.profiles.domain.rows import LeafRow
-from services.profiles.store import _LEAF, _LISTED, _LISTING, _TOUCHPOINT, SqlStore, _leaf_values
+from services.profiles.store import _LEAF, _LISTED, _LISTING, _STAGE_KNOWN, _TOUCHPOINT, SqlStore, _leaf_values
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
 from shared.codec import encode
@@ -134,7 +134,7 @@ async def bare(database: Database, recorded: Recorded, on_batch: Callable[[float
             async with transaction.attempt():
                 await transaction.lock({row.leaf: row.workspace for row in leaves})
             await update_rows(connection, tables.leaf, "leaf", columns, updates)
-            await insert_rows(connection, tables.customer, _LISTING, shown, _LISTED)
+            await insert_rows(connection, tables.customer, _LISTING, shown, _LISTED, {"stage": _STAGE_KNOWN})
             await outbox.send(connection, tables.outbox, parcels)
         claim = await relay(store, claim)
         on_batch(time.perf_counter() - before)

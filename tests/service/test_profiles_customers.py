@@ -149,6 +149,32 @@ async def test_lists_filter_sort_and_page(home: House) -> None:
     assert (other.status_code, other.json()["field"]) == (400, "next")
 
 
+async def test_lists_of_a_stage_follow_what_is_decided(home: House) -> None:
+    """A stage that changes, more events, and a customer who is joined to another and split off again."""
+    people = await listing(home)
+    ids = [person.id for person in people]
+
+    async def found(**query: Any) -> list[int]:
+        page = await home.shown("/v1/customers", **query)
+        return [ids.index(one["customer_id"]) for one in page["items"]]
+
+    await home.stage(people[1], "lapsed", 2)
+    await home.track(people[1], page_view(NOON_MS + 9 * HOUR_MS))
+    await home.settle()
+    assert await found(stage="active", sort="spend") == [3]
+    assert await found(stage="lapsed") == [1]
+    assert await found() == [1, 4, 3, 2, 0]
+    pair = {"a": "user:u2", "b": "user:u4"}
+    assert (await home.post("/v1/customers/link", pair)).status_code == 202
+    await home.settle()
+    joined = min(ids[1], ids[3])
+    stage = "lapsed" if joined == ids[1] else "active"
+    assert await found(stage=stage, sort="spend") == [ids.index(joined)]
+    assert (await home.post("/v1/customers/unlink", pair)).status_code == 202
+    await home.settle()
+    assert (await found(stage="active"), await found(stage="lapsed")) == ([3], [1])
+
+
 async def test_a_timeline_pages_over_equal_times_and_over_all_leaves(home: House) -> None:
     """Newest first, whole over its pages, also where several touchpoints share one millisecond."""
     person = home.person(user="42", anonymous="cookie-1")
