@@ -19,6 +19,7 @@ from services.cli import tail as tail_command
 from services.cli.errors import EXIT_CODES, INTERRUPTED, CommandError
 from services.cli.house import CliSettings, House, find_house
 from services.cli.importing import command as import_command
+from services.cli.past import When
 from services.cli.rebuild import rebuild_app
 from services.cli.verify import verify_command
 
@@ -172,14 +173,28 @@ def tail(
     tail_command.run(_house(), topic, out, err, as_json)
 
 
-@app.command(epilog="Example: raftar customer user:4711   ·   raftar customer email:ada@example.org --json")
+@app.command(
+    epilog="Example: raftar customer user:4711   ·   raftar customer user:4711 --as-of 2026-03-01   ·   "
+    "raftar customer user:4711 --why money.EUR"
+)
 def customer(
     who: Annotated[str, typer.Argument(metavar="ID", help="A customer id (32 hex digits) or KIND:VALUE.")],
     last: Annotated[int, typer.Option(min=0, max=200, help="How many of the latest touchpoints to show.")] = 10,
+    as_of: Annotated[
+        str | None, typer.Option(help="Only what had happened by then: 2026-03-01, 2026-03-01T12:00Z or epoch ms.")
+    ] = None,
+    known_at: Annotated[str | None, typer.Option(help="Only what Raftar knew by then, links too.")] = None,
+    why: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Which touchpoints made this number: orders.count, money.EUR …")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Who this customer is, what happened, how likely they leave, and why."""
-    customer_command.run(_house(), who, last, out, as_json)
+    """Who this customer is, what happened, how likely they leave, and why; now or then."""
+    when = When(as_of, known_at)
+    if why is not None:
+        customer_command.explain(_house(), who, why, out, as_json, when)
+    else:
+        customer_command.run(_house(), who, last, out, as_json, when)
 
 
 @app.command(epilog="Example: raftar republish   ·   raftar republish --no-wait --json")

@@ -10,47 +10,76 @@ from rich.table import Column, Table
 
 from services.cli.errors import Refused
 from services.cli.house import House
+from services.cli.past import When, standing_then
+from services.cli.past import why as why_so
 from services.cli.printing import moment, percent, print_json
 from services.cli.rest import Rest
 from services.cli.said import why
 
+NOW = When()
 CUSTOMER_ID = re.compile(r"[0-9a-f]{32}")
 
 
-def run(house: House, who: str, last: int, out: Console, as_json: bool) -> None:
-    """Show who stands behind `who`: a customer id, or KIND:VALUE of an identifier. Raises Refused (not found)."""
+def run(house: House, who: str, last: int, out: Console, as_json: bool, when: When = NOW) -> None:
+    """Show who stands behind `who`: a customer id, or KIND:VALUE of an identifier. Raises Refused (not found).
+
+    `when`: the past instead, with what was decided then and what the rules say anew.
+    """
     with house.profiles() as profiles:
-        found = find(profiles, who)
-        timeline = _timeline_of(profiles, str(found["customer_id"]), last)
+        found = find(profiles, who, when)
+        timeline = _timeline_of(profiles, str(found["customer_id"]), last, when)
+    decision = None if when.is_now else _decision(house, str(found["customer_id"]), when)
     if as_json:
-        print_json(out, {"customer": found, "timeline": timeline})
+        past = {} if decision is None else {"decision": decision}
+        print_json(out, {"customer": found, "timeline": timeline, **past})
         return
-    parts: list[Table | str] = [_standing(found), "", _identifiers(found["identifiers"], str(found["customer_id"]))]
+    parts: list[Table | str] = (
+        [_standing(found)] if decision is None else [_seen(found), standing_then(found, decision)]
+    )
+    parts += ["", _identifiers(found["identifiers"], str(found["customer_id"]))]
     parts += ["", _timeline(timeline)] if timeline else []
     out.print(Panel(Group(*parts), title=found["customer_id"], title_align="left"))
 
 
-def find(profiles: Rest, who: str) -> dict[str, Any]:
+def explain(house: House, who: str, feature: str, out: Console, as_json: bool, when: When = NOW) -> None:
+    """Show which touchpoints made one number of the profile. Raises Refused (no such customer, no such number)."""
+    with house.profiles() as profiles:
+        found = find(profiles, who, when)
+        why_so(profiles, str(found["customer_id"]), feature, when, out, as_json)
+
+
+def _decision(house: House, customer_id: str, when: When) -> dict[str, Any]:
+    with house.scoring() as scoring:
+        return dict(scoring.get(f"/v1/customers/{customer_id}/decision", when.query))
+
+
+def find(profiles: Rest, who: str, when: When = NOW) -> dict[str, Any]:
     """The view of a customer id or of an identifier (a bare value is a user). Raises Refused."""
     try:
         if CUSTOMER_ID.fullmatch(who):
-            return dict(profiles.get(f"/v1/customers/{who}"))
-        return dict(profiles.get("/v1/customers", {"identifier": who if ":" in who else f"user:{who}"}))
+            return dict(profiles.get(f"/v1/customers/{who}", when.query))
+        identifier = who if ":" in who else f"user:{who}"
+        return dict(profiles.get("/v1/customers", {"identifier": identifier, **when.query}))
     except Refused as error:
         error.next_step = error.next_step or "name another identifier: user:4711, email:ada@example.org, phone:+98..."
         raise
 
 
-def _timeline_of(profiles: Rest, customer_id: str, last: int) -> list[dict[str, Any]]:
+def _timeline_of(profiles: Rest, customer_id: str, last: int, when: When) -> list[dict[str, Any]]:
     if not last:
         return []
-    return list(profiles.get(f"/v1/customers/{customer_id}/timeline", {"limit": last})["items"])
+    return list(profiles.get(f"/v1/customers/{customer_id}/timeline", {"limit": last, **when.query})["items"])
 
 
-def _standing(found: dict[str, Any]) -> Table:
+def _seen(found: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
     table.add_row("first seen", moment(found.get("first_at")))
     table.add_row("last seen", moment(found.get("last_at")))
+    return table
+
+
+def _standing(found: dict[str, Any]) -> Table:
+    table = _seen(found)
     if found.get("stage"):
         table.add_row("stage", f"{found['stage']} since {moment(found.get('stage_at'))}")
     if found.get("risk") is not None:

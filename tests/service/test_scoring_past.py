@@ -2,6 +2,10 @@
 
 import asyncio
 import contextlib
+import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,3 +178,43 @@ async def test_without_profiles_the_present_goes_on(tmp_path: Path) -> None:
         assert put_off.status_code == 503
         assert "RAFTAR_PROFILES_URL" in put_off.json()["message"]
         assert (await both.decision(person))["stage"] == "new"
+
+
+async def test_the_command_line_tells_the_past_and_why_a_number_is_so(both: Both, tmp_path: Path) -> None:
+    """`--known-at` shows what was decided beside what the rules say; `--why` is a ledger; errors say what there is."""
+    person = both.home.person(user="42")
+    await both.home.track(person, bought("1", NOON_MS))
+    known = await both.until_decided(person, "new")
+    await both.home.track(person, bought("2", NOON_MS - 20 * DAY_MS))
+    await both.home.settle()
+
+    async def raftar(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "RAFTAR_DATA_DIR": str(tmp_path / "elsewhere"),
+            "RAFTAR_SECRET_KEY": both.home.keys["main"],
+            "RAFTAR_INGEST_URL": DEAD,
+            "RAFTAR_PROFILES_URL": str(both.home.client.base_url),
+            "RAFTAR_SCORING_URL": str(both.client.base_url),
+            "COLUMNS": "120",
+        }
+        command = [sys.executable, "-m", "services.cli", "customer", "user:42", *arguments]
+        return await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    then = json.loads((await raftar("--known-at", str(known), "--json")).stdout)
+    assert then["customer"]["profile"]["orders"]["count"] == 1
+    assert then["decision"]["decided"]["stage"] == then["decision"]["computed"]["stage"] == "new"
+    assert [item["properties"]["order_id"] for item in then["timeline"]] == ["1"]
+    screen = (await raftar("--as-of", moment_text(moment(NOON_MS))[:10])).stdout
+    assert "as of 2023-11-15 00:00:00" in screen
+    assert "computed anew" in screen
+    ledger = json.loads((await raftar("--why", "money.EUR", "--json")).stdout)
+    assert [item["contribution"] for item in ledger["items"]] == [1000, 1000]
+    shown = (await raftar("--why", "money.EUR")).stdout
+    assert "money.EUR is 2000" in shown
+    assert "+1000" in shown
+    wrong = await raftar("--why", "shoe.size")
+    assert wrong.returncode == 1
+    assert "orders.count" in wrong.stderr
