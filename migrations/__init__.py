@@ -4,6 +4,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from shared.database import Database
@@ -23,6 +24,16 @@ async def migrate(database: Database, service: str, revision: str = "head") -> N
         await connection.run_sync(_upgrade, service, revision)
 
 
+def head(service: str) -> str:
+    """The revision of this version's tables of `service`."""
+    return str(ScriptDirectory.from_config(_config(service)).get_current_head())
+
+
+def revisions(service: str) -> set[str]:
+    """Every revision this version knows for the tables of `service`."""
+    return {script.revision for script in ScriptDirectory.from_config(_config(service)).walk_revisions()}
+
+
 def _known(service: str) -> str:
     if service not in SERVICES:
         raise ValueError(f"no database of {service!r}; there are {', '.join(SERVICES)}")
@@ -30,10 +41,15 @@ def _known(service: str) -> str:
 
 
 def _upgrade(connection: Connection, service: str, revision: str) -> None:
+    config = _config(service)
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def _config(service: str) -> Config:
     config = Config()
     here = Path(__file__).parent
     config.set_main_option("script_location", str(here))
     config.set_main_option("version_locations", str(here / _known(service)))
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    return config

@@ -1,7 +1,7 @@
 """`python -m services [COMMAND]`: what touches the house's own files, log and databases, running or not.
 
-`raftar` speaks REST to a running house. What must work without one (start, first start, tables, backup and restore)
-stands here; `raftar run`, `raftar backup` and `raftar restore` are the same commands.
+`raftar` speaks REST to a running house. What must work without one (start, first start, tables, backup, doctor) stands
+here; `raftar run`, `backup`, `restore` and `doctor` are the same commands.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from services.all_in_one import AllInOneSettings, migrate, run
 from services.backup.command import backup_command, restore_command
+from services.doctor.command import doctor_command
 from services.first_start import first_start
 from services.repartition.command import repartition_command
 from shared.clock import SystemClock
@@ -86,6 +87,10 @@ def _repartition(call: Call) -> int:
     return repartition_command(call.settings, changes, call.clock, call.console, asked.json)
 
 
+def _doctor(call: Call) -> int:
+    return doctor_command(call.settings, call.clock, call.console, call.asked.json)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
     parser.set_defaults(carry_out=_run)
@@ -119,7 +124,9 @@ def _add_backup(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     copy.add_argument("--database-url", default="", metavar="URL", help="on PostgreSQL: an empty database")
     copy.set_defaults(carry_out=_repartition)
-    for command in (backup, restore, copy):
+    doctor = commands.add_parser("doctor", help="what is wrong with the house, running or not, and the next step")
+    doctor.set_defaults(carry_out=_doctor)
+    for command in (backup, restore, copy, doctor):
         command.add_argument("--json", action="store_true", help="one JSON document for scripts")
 
 

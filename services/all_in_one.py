@@ -103,6 +103,7 @@ async def migrate(settings: HouseSettings, begun: bool = False) -> None:
     """
     if not begun:
         check_whole(settings.data_dir)
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=local_access.FOLDER_OWNER_ONLY)
     for service in SERVICES:
         database = open_database(settings.database_url, settings.data_dir, service)
         try:

@@ -116,6 +116,12 @@ def restore(
     _files("restore", str(folder), *options)
 
 
+@app.command(epilog="Example: raftar doctor   ·   raftar doctor --json | jq '.checks[] | select(.level == \"fail\")'")
+def doctor(as_json: AsJson = False) -> None:
+    """What is wrong with the house on this machine, running or not, and the next step. Exit code 1: something is."""
+    _files("doctor", *(["--json"] if as_json else []))
+
+
 @app.command(epilog="Example: raftar demo --leave")
 def demo(
     leave: Annotated[

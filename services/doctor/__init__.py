@@ -1,0 +1,1 @@
+"""What is wrong with this house, and what to do about it: works when no service does."""
