@@ -4,6 +4,7 @@ import asyncio
 import random
 import resource
 import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
@@ -67,17 +68,17 @@ class Fate:
         self._house, self._ground, self._dice = house, ground, dice
         self._busy: set[str] = set()
         self._up_since: dict[str, float] = {}
-        self._began = time.monotonic()
+        self.began_at = time.monotonic()
         self._client = httpx.AsyncClient(timeout=2.0, trust_env=False)
         self.done = Done()
         self.offset_ms_max = 0
 
     async def run(self, plan: list[Fault]) -> None:
         """Return when every fault happened and everything is started again."""
-        self._began = time.monotonic()
+        self.began_at = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             for fault in plan:
-                await asyncio.sleep(max(0.0, self._began + fault.at - time.monotonic()))
+                await asyncio.sleep(max(0.0, self.began_at + fault.at - time.monotonic()))
                 tasks.create_task(self._happen(fault))
         await self._client.aclose()
 
@@ -127,7 +128,7 @@ class Fate:
             self.done.happened.append(Happened(fault.kind, began_at, time.monotonic()))
 
     def _write(self, line: str) -> None:
-        self.done.diary.append(f"{time.monotonic() - self._began:7.1f} s  {line}")
+        self.done.diary.append(f"{time.monotonic() - self.began_at:7.1f} s  {line}")
 
     async def _victim(self, room: str) -> Service:
         """A worker to whom nothing else happens just now; mostly one that is up, and has been for a moment."""
@@ -168,7 +169,10 @@ class Fate:
 
     async def _terminate(self, service: Service) -> None:
         began_at = time.monotonic()
-        code = await asyncio.to_thread(service.terminate, STOP_SECONDS)
+        try:
+            code = await asyncio.to_thread(service.terminate, STOP_SECONDS)
+        except AssertionError:  # it was killed then; the figures tell, and the other faults go on
+            code = -signal.SIGKILL
         self.done.stops.append((service.name, code, time.monotonic() - began_at))
 
     async def _freeze(self, service: Service, fault: Fault) -> None:

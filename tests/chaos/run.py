@@ -210,6 +210,7 @@ def _report(run: Run, found: Findings, quiet_seconds: float) -> Report:
         f"lost {found.lost}, doubled {found.doubled}, quiet {quiet_seconds:.1f} s after the load",
         *found.figures,
         stalls.table(columns, done.happened),
+        *(stalls.worst(name, signs, done.happened, run.fate.began_at) for name, signs in columns.items()),
     ]
     failed = verdict.shown(found.wrong)
     if failed:

@@ -35,7 +35,7 @@ def longest_gaps(signs: Sequence[float], faults: Sequence[Happened]) -> dict[str
     longest: dict[str, float] = defaultdict(float)
     gaps = [(earlier, later) for earlier, later in pairwise(signs) if later - earlier > 0.0]
     for fault in faults:
-        touching = [b - a for a, b in gaps if b > fault.began_at and a < fault.over_at + AFTER_SECONDS]
+        touching = [b - a for a, b in gaps if _touches(fault, a, b)]
         longest[fault.kind] = max(longest[fault.kind], max(touching, default=0.0))
     return dict(longest)
 
@@ -48,6 +48,19 @@ def table(columns: Mapping[str, Sequence[float]], faults: Sequence[Happened]) ->
         times = sum(fault.kind == kind for fault in faults)
         lines.append(f"  {kind:<24}{times:>6}" + "".join(f"{gaps[name][kind]:>11.1f}" for name in columns))
     return "\n".join(lines)
+
+
+def worst(name: str, signs: Sequence[float], faults: Sequence[Happened], began_at: float) -> str:
+    """The longest gap, when it began, and every fault that touches it in order."""
+    gaps = [(later - earlier, earlier) for earlier, later in pairwise(signs)]
+    length, at = max(gaps, default=(0.0, began_at))
+    touching = [one for one in sorted(faults, key=lambda one: one.began_at) if _touches(one, at, at + length)]
+    kinds = ", ".join(f"{one.kind} {one.began_at - began_at:.1f}–{one.over_at - began_at:.1f}" for one in touching)
+    return f"  longest without {name}: {length:.1f} s from {at - began_at:.1f} s on ({kinds})"
+
+
+def _touches(fault: Happened, earlier: float, later: float) -> bool:
+    return later > fault.began_at and earlier < fault.over_at + AFTER_SECONDS
 
 
 class Pulse:

@@ -20,7 +20,7 @@ from tests.chaos.plan import (
     planned,
     told,
 )
-from tests.chaos.stalls import Happened, longest_gaps, table
+from tests.chaos.stalls import Happened, longest_gaps, table, worst
 
 SEEDS = st.integers(0, 1 << 31)
 
@@ -64,6 +64,8 @@ def test_the_longest_stall_is_the_one_that_touches_a_fault() -> None:
     faults = [Happened("kill a", 1.5, 2.0), Happened("kill b", 4.2, 4.4), Happened("kill c", 11.5, 11.6)]
     assert longest_gaps(signs, faults) == {"kill a": 3.0, "kill b": 6.0, "kill c": 1.0}
     assert "kill b" in table({"accepting": signs}, faults)
+    told_worst = worst("accepting", signs, faults, 0.0)
+    assert "6.0 s from 5.0 s on (kill b 4.2–4.4)" in told_worst
 
 
 def test_without_a_sign_there_is_no_stall_to_tell() -> None:
