@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check bench simulate kafka postgres docs clean
+.PHONY: help run demo test check bench overload soak simulate kafka postgres docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ check: $(VENV)/.installed-dev ## style, types and the walls between packages
 bench: $(VENV)/.installed-dev ## figures of this machine, printed and never asserted
 	@for bench in tests/bench/bench_*.py; do \
 	  name=$${bench%.py}; echo "== $${name##*/}"; $(PY) -m $${name//\//.} || exit 1; done
+
+overload: $(VENV)/.installed-dev ## three times what the door can take: refusals, memory, recovery, loss; KAFKA=1 on a broker too
+	@$(PY) -m tests.load.overload --seconds $${SECONDS:-60} $${KAFKA:+--kafka}
+
+soak: $(VENV)/.installed-dev ## a whole house under steady load, an hour or SECONDS=180: memory, files, answer times
+	@$(PY) -m tests.load.soak --seconds $${SECONDS:-3600} $${KAFKA:+--kafka}
 
 simulate: $(VENV)/.installed-dev ## many more seeded schedules than the tests run: make simulate SEEDS=20000
 	@SEEDS=$${SEEDS:-20000} $(PY) -m pytest -q -x tests/simulation/test_schedules.py

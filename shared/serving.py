@@ -12,8 +12,11 @@ from typing import Any
 
 import structlog
 import uvicorn
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from shared.accepting import Acceptor
+from shared.clock import SystemClock
 from shared.httpd import HouseApp
 
 _log = structlog.get_logger("serving")
@@ -50,6 +53,16 @@ ABORT = "raftar.abort"
 ANSWER = "raftar.answer"
 """In a request's scope: `answer(head, body) -> bool` sends a whole answer with one write to the socket, where `send`
 needs two and looks at each header. `head`: see `head_of`. False: nothing was sent, and `send` must be used."""
+
+
+COMPLETE_AT = "raftar.complete_at"
+"""In a request's scope: when its last byte was seen; for `waited_seconds`."""
+_clock = SystemClock()
+
+
+def waited_seconds(scope: Scope) -> float:
+    """How long ago the last byte of the request came in; 0 where no `BoundedHttp` serves it."""
+    return _clock.monotonic() - scope[COMPLETE_AT] if COMPLETE_AT in scope else 0.0
 
 
 def head_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -105,6 +118,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_body = False
+        self.scope[COMPLETE_AT] = _clock.monotonic()  # type: ignore[literal-required]
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -166,6 +180,7 @@ class HouseServer(uvicorn.Server):
         self._stop_asked = False
         self._stop_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._acceptors: list[Acceptor] = []
 
     @property
     def stop_asked(self) -> bool:
@@ -182,10 +197,24 @@ class HouseServer(uvicorn.Server):
         if self._stop_asked:
             self._house.life.stop()
         await super().startup(sockets)
+        listeners = [listener for one in self.servers for listener in one.sockets]
+        self._acceptors = [Acceptor(listener.fileno(), self._loop, self._new_protocol) for listener in listeners]
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         _log.info("listening", url=f"http://{self._serving.host}:{self.port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await super().shutdown(sockets)
+
+    def _new_protocol(self) -> asyncio.Protocol:
+        protocol: type[Any] = self.config.http_protocol_class
+        made: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=self._loop
+        )
+        return made
 
     async def on_tick(self, counter: int) -> bool:
         if self._stop_asked and self._stop_at is None:

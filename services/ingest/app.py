@@ -12,7 +12,7 @@ from services.ingest.imports import Imports
 from services.ingest.intake import Intake
 from services.ingest.metrics import Counts, DoorMetrics
 from services.ingest.openapi import describe_events
-from services.ingest.pressure import Backlog, Inflight, LogHealth
+from services.ingest.pressure import Backlog, Inflight, LogHealth, Patience
 from services.ingest.replaying import Replaying
 from services.ingest.routes import import_routes, key_routes, settings_routes
 from services.ingest.routes_replay import replay_routes
@@ -50,9 +50,10 @@ def build(
     life, telemetry = Life(), Telemetry()
     counts, inflight = Counts(), Inflight(settings.ingest_inflight_bytes_max)
     health, backlog = LogHealth(log, clock), Backlog(log, clock)
+    patience = Patience(clock, settings.ingest_turn_seconds_max, settings.ingest_log_seconds_max)
     senders = Senders(keyring, feed, settings.ingest_default_currency)
     imports = Imports(log, feed, clock, settings.partitions, settings.ingest_import_idle_seconds)
-    intake = Intake(log, clock, senders, imports, settings.limits, settings.partitions, counts, health)
+    intake = Intake(log, clock, senders, imports, settings.limits, settings.partitions, counts, health, patience)
     telemetry.registry.register(DoorMetrics(counts, inflight, health, imports, feed))
 
     async def ready() -> Checks:
@@ -101,7 +102,7 @@ def build(
     api.include_router(settings_routes(feed, settings.ingest_public_url))
     describe_events(api)
     rest = Guarded(api, body_bytes_max=1 << 20)
-    return HouseApp(EventDoor(rest, intake, senders, feed, clock, settings, inflight, counts), life)
+    return HouseApp(EventDoor(rest, intake, senders, feed, clock, settings, inflight, patience, counts), life)
 
 
 def from_settings(settings: IngestSettings) -> HouseApp:

@@ -18,7 +18,7 @@ from services.ingest.domain.terms import Arrival
 from services.ingest.domain.times import parse_time
 from services.ingest.intake import Intake, Request
 from services.ingest.metrics import Counts
-from services.ingest.pressure import Inflight, TooBusy
+from services.ingest.pressure import Inflight, Patience, TooBusy
 from services.ingest.senders import Senders
 from services.ingest.settings import IngestSettings
 from shared.access import WRITE, Key
@@ -27,7 +27,7 @@ from shared.definitions import DefinitionsFeed
 from shared.errors import NotAllowed, RaftarError, Stopped, TooLarge
 from shared.events import PUBLIC
 from shared.httpd import Problem, fault_problem, headers_of, presented, problem, problem_of, status_of
-from shared.serving import ANSWER, head_of
+from shared.serving import ANSWER, head_of, waited_seconds
 from shared.telemetry import where
 
 _log = structlog.get_logger("door")
@@ -93,10 +93,11 @@ class EventDoor:
         clock: Clock,
         settings: IngestSettings,
         inflight: Inflight,
+        patience: Patience,
         counts: Counts,
     ) -> None:
         self._app, self._intake, self._senders, self._feed = app, intake, senders, feed
-        self._clock, self._inflight, self._counts = clock, inflight, counts
+        self._clock, self._inflight, self._patience, self._counts = clock, inflight, patience, counts
         self._body_bytes_max = settings.ingest_body_bytes_max
         self._inflated_bytes_max = settings.ingest_inflated_bytes_max
         self._items_max = settings.ingest_items_max
@@ -141,6 +142,7 @@ class EventDoor:
     async def _take(self, route: Route, scope: Scope, receive: Receive, held: "_Held") -> bytes:
         headers = {name: value for name, value in scope["headers"] if name in _WANTED}
         body = await self._read(receive, held)
+        self._patience.check(waited_seconds(scope))
         if body.startswith(wire.GZIP_MAGIC):  # a header that says gzip over a plain body is a proxy's leftover
             body = await self._inflated(body, held)
         envelope = self._envelope(route, body)

@@ -14,7 +14,7 @@ from services.ingest.domain.packing import Seal, pack, pack_failed
 from services.ingest.domain.terms import ROOT_PATH, Admitted, AdmittedLink, Arrival, Limits, Refused, Result, Sender
 from services.ingest.imports import Imports
 from services.ingest.metrics import Counts
-from services.ingest.pressure import LogHealth
+from services.ingest.pressure import LogHealth, Patience
 from services.ingest.senders import Senders
 from services.ingest.wire import Envelope, Item
 from shared.clock import Clock
@@ -65,10 +65,11 @@ class Intake:
         partitions: int,
         counts: Counts,
         health: LogHealth,
+        patience: Patience,
     ) -> None:
         self._log, self._clock, self._senders, self._imports = log, clock, senders, imports
         self._limits, self._partitions = limits, partitions
-        self._counts, self._health = counts, health
+        self._counts, self._health, self._patience = counts, health, patience
 
     async def take(self, request: Request) -> Sequence[Result]:
         """One result an item; everything accepted is durable, everything refused inside a batch is kept, sealed.
@@ -170,7 +171,7 @@ class Intake:
         return found
 
     async def _append(self, topic: str, records: list[Outgoing]) -> None:
-        began = self._clock.monotonic()
+        number, seconds = self._patience.begin(), 0.0
         try:
             await self._log.append(topic, records)
         except RaftarError as error:
@@ -181,8 +182,10 @@ class Intake:
             if isinstance(error, Rejected):  # our records, our fault: a 4xx would make the client drop its data
                 raise NotAccepting(str(error)) from error
             raise
+        finally:
+            seconds = self._patience.end(number)
         self._health.worked()
-        self._counts.appended(self._clock.monotonic() - began)
+        self._counts.appended(seconds)
 
 
 def _around(request: Request) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the door can take now: bytes in progress, bounded, and whether the log takes appends. And how far folding is."""
 
 import asyncio
+from itertools import count
 from typing import Any
 
 from shared.clock import Clock
@@ -21,6 +22,12 @@ class TooBusy(NotAccepting):
     code = "too_busy"
 
 
+class Overloaded(NotAccepting):
+    """More comes than this door can take; the request was read, and nothing of it was kept."""
+
+    code = "overloaded"
+
+
 class Inflight:
     """Bytes of all requests in progress, bounded."""
 
@@ -37,6 +44,36 @@ class Inflight:
     def give(self, byte_count: int) -> None:
         """Let bytes go."""
         self.held -= byte_count
+
+
+class Patience:
+    """How long a request may wait here, for its turn and for the log. Whoever would wait longer is told at once, so
+    that those who are let in are answered in time, however many come."""
+
+    def __init__(self, clock: Clock, turn_seconds_max: float, log_seconds_max: float) -> None:
+        self._clock = clock
+        self._turn_seconds_max, self._log_seconds_max = turn_seconds_max, log_seconds_max
+        self._appending: dict[int, float] = {}  # in the order they began
+        self._numbers = count()
+
+    def check(self, waited_seconds: float) -> None:
+        """Raises Overloaded for a request that waited this long for its turn, when that or the log is too slow."""
+        if waited_seconds > self._turn_seconds_max:
+            raise Overloaded("more comes than can be taken now (RAFTAR_INGEST_TURN_SECONDS_MAX); try again soon")
+        for began in self._appending.values():
+            if self._clock.monotonic() - began > self._log_seconds_max:
+                raise Overloaded("the log is slow now (RAFTAR_INGEST_LOG_SECONDS_MAX); try again soon")
+            return
+
+    def begin(self) -> int:
+        """An append begins; `end` must follow with its number."""
+        number = next(self._numbers)
+        self._appending[number] = self._clock.monotonic()
+        return number
+
+    def end(self, number: int) -> float:
+        """That append ended, well or not; the seconds it took."""
+        return self._clock.monotonic() - self._appending.pop(number)
 
 
 class LogHealth:

@@ -19,6 +19,12 @@ class IngestSettings(HouseSettings):
     ingest_inflight_bytes_max: int = Field(
         64 << 20, ge=1024, description="bytes of all requests in progress; beyond it 503 with Retry-After"
     )
+    ingest_turn_seconds_max: float = Field(
+        0.25, gt=0, description="a request that waited longer for its turn is answered 503 with Retry-After"
+    )
+    ingest_log_seconds_max: float = Field(
+        5.0, gt=0, description="while an append waits longer for the log new requests are answered 503 with Retry-After"
+    )
     ingest_disk_reserve_bytes: int = Field(
         64 << 20,
         ge=0,
