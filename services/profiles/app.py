@@ -19,6 +19,7 @@ from services.profiles.metrics import AuditMetrics, ProfilesMetrics
 from services.profiles.opening import Leaves, Openers
 from services.profiles.privacy import privacy
 from services.profiles.rebuilding import Rebuilder
+from services.profiles.replaying import Replaying
 from services.profiles.republish import Republishing
 from services.profiles.routes import Desk, customer_routes, tie_routes
 from services.profiles.routes_failed import FailedDesk, failed_routes
@@ -151,7 +152,8 @@ def build(
     api.include_router(private.routes(auth))
     api.include_router(customer_routes(Desk(database, clock, leaves), auth))
     api.include_router(past_routes(PastDesk(database, Facts(database, clock)), auth))
-    api.include_router(failed_routes(FailedDesk(database, openers.open), auth))
+    replaying = Replaying(store, log, clock, feed, openers.open, folding.wake)
+    api.include_router(failed_routes(FailedDesk(database, openers.open, replaying, settings.workspace), auth))
     api.include_router(republish_routes(RepublishDesk(database, log, feed, clock, republishing), auth))
     api.include_router(rebuild_routes(RebuildDesk(rebuilder.house, clock, rebuilder), auth))
     api.include_router(verify_routes(VerifyDesk(verifier, leaves, clock), auth))

@@ -116,3 +116,15 @@ async def _keep(
     await list_stages(connection, [row.customer for row in standings])
     await insert_rows(connection, tables.alert, AlertRow._fields, alerts, _ALERT_HOLDS)
     await insert_rows(connection, tables.transition, TransitionRow._fields, said, "ON CONFLICT DO NOTHING")
+
+
+async def keep_decision(
+    connection: AsyncConnection, topic: str, partition: int, position: int, recorded_at: int, value: bytes
+) -> None:
+    """Fold one record of a topic of decisions that could not be read before. Raises Poison."""
+    decided = decided_of(value)
+    row = transition_of(decided, topic, partition, position, recorded_at)
+    if decided.erased:
+        await forget(connection, topic, partition, Forgotten(decided.erased, position, decided.at, recorded_at), 0)
+    standings, alerts = [decided.standing] if decided.standing else [], [decided.alert] if decided.alert else []
+    await _keep(connection, standings, alerts, [row] if row else [])

@@ -15,9 +15,10 @@ from shared.checkpoint import Claim
 from shared.codec import decode
 from shared.database import execute, insert_rows
 from shared.errors import Poison
-from shared.events import Sealed, TouchpointFailed
+from shared.events import Sealed, TouchpointFailed, TouchpointFailureClosed
+from shared.ids import partition_of
 from shared.log.port import Batch
-from shared.topics import DAY_MS, TOUCHPOINTS_FAILED
+from shared.topics import DAY_MS, FAILED_PARTITIONS, TOUCHPOINTS_FAILED
 
 KEPT_MS = 30 * DAY_MS
 """As long as the topic keeps them."""
@@ -40,6 +41,11 @@ class FailedRow(NamedTuple):
     sealing_key: str
     closed: str = ""
     closed_at: int = 0
+
+
+def failed_partition(workspace: str, source: str) -> int:
+    """The partition on which everything about a source's refused items lies, in order, as the door chooses it."""
+    return partition_of(f"{workspace}\0{source}".encode(), FAILED_PARTITIONS)
 
 
 def sealed_of(item: bytes) -> Sealed:
@@ -65,7 +71,7 @@ class FailedProjection:
 
     async def fold(self, claim: Claim, batch: Batch) -> Claim:
         """Fold a batch in one transaction. Raises Fenced, NewerVersion."""
-        rows: dict[bytes, FailedRow] = {}
+        facts: list[TouchpointFailed | TouchpointFailureClosed] = []
         parked: list[ParkedRow] = []
         for record in batch.records:
             try:
@@ -74,13 +80,14 @@ class FailedProjection:
                 at = (claim.topic, claim.partition, record.position, -1)
                 parked.append(ParkedRow(*at, "", "", str(error), record.value, record.recorded_at))
                 continue
-            if isinstance(fact, TouchpointFailed):
-                rows[fact.id] = _row_of(fact)
+            if isinstance(fact, TouchpointFailed | TouchpointFailureClosed):
+                facts.append(fact)
         async with self.store.database.transaction() as connection:
             moved = await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
-            await _keep(connection, [rows[key] for key in sorted(rows)])
+            kept = await keep_failed(connection, [fact for fact in facts if isinstance(fact, TouchpointFailed)])
+            await _close(connection, [fact for fact in facts if isinstance(fact, TouchpointFailureClosed)])
             await SqlTransaction(connection, self.store.database.is_sqlite).park(parked)
-        self.tally.items += len(rows)
+        self.tally.items += kept
         self.tally.parked += len(parked)
         return moved
 
@@ -102,7 +109,10 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
-async def _keep(connection: AsyncConnection, rows: Sequence[FailedRow]) -> None:
+async def keep_failed(connection: AsyncConnection, facts: Sequence[TouchpointFailed]) -> int:
+    """Keep failed items, each once; those older than the topic keeps them go. Returns how many there were."""
+    by_id = {fact.id: _row_of(fact) for fact in facts}
+    rows = [by_id[key] for key in sorted(by_id)]
     await insert_rows(connection, tables.failed, FailedRow._fields, rows, "ON CONFLICT DO NOTHING")
     newest: dict[str, int] = {}
     for row in rows:
@@ -110,3 +120,12 @@ async def _keep(connection: AsyncConnection, rows: Sequence[FailedRow]) -> None:
     for workspace, at in sorted(newest.items()):
         statement = "DELETE FROM failed WHERE workspace = $1 AND received_at < $2"
         await execute(connection, statement, workspace, at - KEPT_MS)
+    return len(rows)
+
+
+async def _close(connection: AsyncConnection, facts: Sequence[TouchpointFailureClosed]) -> None:
+    """A closed item is not opened any more, so nothing of it stays but its reason."""
+    statement = """UPDATE failed SET closed = $3, closed_at = $4, item = $5, sealing_key = ''
+WHERE id = $1 AND workspace = $2 AND closed = ''"""
+    for fact in facts:
+        await execute(connection, statement, fact.id, fact.workspace, fact.how, fact.closed_at, b"")

@@ -1,5 +1,6 @@
 """The failed list: what the door refused and what could not be folded, newest first, of one workspace."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +20,8 @@ class Refused(NamedTuple):
     path: str
     reason: str
     item: bytes
+    closed: str
+    closed_at: int
 
 
 class Parked(NamedTuple):
@@ -32,6 +35,9 @@ class Parked(NamedTuple):
     source: str
     reason: str
     code_version: str
+    sealing_key: str
+    closed: str
+    closed_at: int
     bytes: bytes
 
 
@@ -46,14 +52,25 @@ def cursor_at(failure: Failure) -> FailedCursor:
     return FailedCursor(failure.parked_at, b"", failure.topic, failure.partition, failure.position, failure.place)
 
 
+class Which(NamedTuple):
+    """Which failures: `state` open, closed or all · `what` refused, parked or "" for both · `source` "" for every."""
+
+    state: str = "open"
+    what: str = ""
+    source: str = ""
+
+
 async def failures(
-    connection: AsyncConnection, workspace: str, after: FailedCursor | None, limit: int
+    connection: AsyncConnection, workspaces: Sequence[str], which: Which, after: FailedCursor | None, limit: int
 ) -> list[Failure]:
     """One page, newest first; of one instant the refused ones come first."""
-    found: list[Failure] = [
-        *(Refused(*row) for row in await _rows(connection, workspace, _refused_after(after), limit)),
-        *(Parked(*row) for row in await _rows(connection, workspace, _parked_after(after), limit)),
-    ]
+    found: list[Failure] = []
+    if which.what != "parked":
+        rows = await _rows(connection, workspaces, which, _refused_after(after), limit)
+        found += [Refused(*row) for row in rows]
+    if which.what != "refused":
+        rows = await _rows(connection, workspaces, which, _parked_after(after), limit)
+        found += [Parked(*row) for row in rows]
     return sorted(found, key=_order, reverse=True)[:limit]
 
 
@@ -90,9 +107,14 @@ def _parked_after(after: FailedCursor | None) -> _Part:
     return _Part(select, test, (after.at, after.topic, after.partition, after.position, after.place), order)
 
 
-async def _rows(connection: AsyncConnection, workspace: str, part: _Part, limit: int) -> list[Any]:
-    values = Values([workspace, *part.values])
-    statement = f"{part.select} WHERE workspace = $1 {part.test} ORDER BY {part.order} LIMIT {values.add(limit)}"
+async def _rows(
+    connection: AsyncConnection, workspaces: Sequence[str], which: Which, part: _Part, limit: int
+) -> list[Any]:
+    values = Values([list(workspaces), *part.values])
+    test = part.test + {"open": " AND closed = ''", "closed": " AND closed <> ''"}.get(which.state, "")
+    if which.source:
+        test += f" AND source = {values.add(which.source)}"
+    statement = f"{part.select} WHERE workspace = ANY($1) {test} ORDER BY {part.order} LIMIT {values.add(limit)}"
     return await fetch(connection, statement, *values)
 
 
@@ -104,10 +126,10 @@ async def refused(connection: AsyncConnection, workspace: str, identity: bytes) 
 
 
 async def parked(
-    connection: AsyncConnection, workspace: str, topic: str, partition: int, position: int, place: int
+    connection: AsyncConnection, workspaces: Sequence[str], topic: str, partition: int, position: int, place: int
 ) -> Parked | None:
     """One parked fact."""
-    statement = f"""SELECT {_PARKED} FROM parked WHERE workspace = $1 AND topic = $2 AND partition = $3
+    statement = f"""SELECT {_PARKED} FROM parked WHERE workspace = ANY($1) AND topic = $2 AND partition = $3
 AND position = $4 AND place = $5"""
-    rows = await fetch(connection, statement, workspace, topic, partition, position, place)
+    rows = await fetch(connection, statement, list(workspaces), topic, partition, position, place)
     return Parked(*rows[0]) if rows else None

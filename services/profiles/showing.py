@@ -20,6 +20,7 @@ from services.profiles.wire import (
     FailureShown,
     IdentifierShown,
     PersonalShown,
+    ReplayNeeds,
     TouchpointShown,
 )
 from shared import profile as profiles
@@ -209,8 +210,9 @@ def touchpoint_shown(row: Happened, text: bytes | None) -> TouchpointShown:
 # --- failures --------------------------------------------------------------------------------------------------
 
 
-def refused_shown(row: reading_failed.Refused, item: bytes | None) -> FailureShown:
-    """A refused item; `item`: its bytes as sent, None where they cannot be opened any more."""
+def refused_shown(row: reading_failed.Refused, opened: Mapping[str, Any] | None) -> FailureShown:
+    """A refused item. `opened`: its sealed fields; {} where they cannot be opened, None for who may not see them."""
+    item = opened.get("item") if opened else None
     return FailureShown(
         id=uuid_text(row.id),
         what="refused",
@@ -219,8 +221,26 @@ def refused_shown(row: reading_failed.Refused, item: bytes | None) -> FailureSho
         code=row.code,
         path=row.path,
         reason=row.reason,
-        item=None if item is None else _as_sent(item),
+        item=_as_sent(item) if isinstance(item, bytes) else None,
         position=None,
+        state=row.closed or "open",
+        closed_at=moment(row.closed_at) if row.closed else None,
+        replay=_replay_needs(row, opened) if opened and not row.closed else None,
+    )
+
+
+def _replay_needs(row: reading_failed.Refused, opened: Mapping[str, Any]) -> ReplayNeeds:
+    """Items of before these fields were kept: the shape shows, and they are trusted least."""
+    sent_at, item = opened.get("sent_at"), opened.get("item")
+    looks_native = isinstance(item, bytes) and b'"kind"' in item
+    return ReplayNeeds(
+        failed_id=uuid_text(row.id),
+        source=row.source,
+        trust=_TRUST[opened.get("trust", 0)],
+        native=opened.get("native", looks_native),
+        received_at=moment(row.received_at),
+        sent_at=None if sent_at is None else moment(sent_at),
+        context=opened.get("context", {}),
     )
 
 
@@ -234,8 +254,8 @@ def _as_sent(item: bytes) -> Any:
     return value
 
 
-def parked_shown(row: reading_failed.Parked) -> FailureShown:
-    """A parked fact."""
+def parked_shown(row: reading_failed.Parked, personal: Mapping[str, Any] | None) -> FailureShown:
+    """A parked fact. `personal`: its opened fields, None for whoever may not see the item."""
     place = f"{row.topic}/{row.partition}/{row.position}" + (f"/{row.place}" if row.place >= 0 else "")
     return FailureShown(
         id=f"{row.topic}.{row.partition}.{row.position}.{row.place}",
@@ -245,8 +265,11 @@ def parked_shown(row: reading_failed.Parked) -> FailureShown:
         code="parked",
         path="",
         reason=row.reason,
-        item=_as_kept(row.bytes),
+        item=_as_kept(row.bytes) if row.bytes and personal is not None else None,
         position=place,
+        state=row.closed or "open",
+        closed_at=moment(row.closed_at) if row.closed else None,
+        personal=dict(personal) if personal else None,
     )
 
 

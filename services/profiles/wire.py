@@ -174,6 +174,45 @@ class TieAccepted(Shown):
     consequence: str = Field(examples=["1 identifier moves; both are one customer afterwards."])
 
 
+class ReplayNeeds(Shown):
+    """What `POST /v1/replay` of ingest takes beside the item."""
+
+    failed_id: str
+    source: str
+    trust: Literal["public", "provider", "secret"]
+    native: bool = Field(description="sent as a touchpoint, not in a Segment batch")
+    received_at: Moment
+    sent_at: Moment | None
+    context: dict[str, Any]
+
+
+class ReplayWanted(BaseModel):
+    """Which parked events to replay: by their ids, or all open ones, of one source or of every."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"ids": ["touchpoints.3.1042.0"]}]}
+    )
+
+    ids: Annotated[list[Annotated[str, StringConstraints(max_length=128)]], Field(max_length=200)] = []
+    all: bool = False
+    source: Annotated[str, StringConstraints(max_length=64)] = ""
+
+
+class ReplayResult(Shown):
+    """What became of one. `for_the_door`: a refused item; post it to `/v1/replay` of ingest."""
+
+    id: str
+    status: Literal["replayed", "closed", "still_failing", "missing", "for_the_door"]
+    reason: str
+
+
+class ReplayResults(Shown):
+    """One result an event. `more`: there are further open ones; ask again."""
+
+    results: list[ReplayResult]
+    more: bool
+
+
 class FailureShown(Shown):
     """An event that did not count. `refused`: by the door · `parked`: it could not be folded."""
 
@@ -184,8 +223,14 @@ class FailureShown(Shown):
     code: str
     path: str = Field(description="of the wrong field, of refused ones")
     reason: str
-    item: Any = Field(description="as sent (refused) or as kept (parked); null where its key was destroyed")
+    item: Any = Field(
+        description="as sent (refused) or as kept (parked), for the scope `admin`; null where its key was destroyed"
+    )
     position: str | None = Field(description="topic/partition/position/index in the log, of parked ones")
+    state: Literal["open", "replayed", "discarded", "erased"] = "open"
+    closed_at: Moment | None = None
+    personal: dict[str, Any] | None = Field(None, description="of a parked touchpoint, for the scope `admin` alone")
+    replay: ReplayNeeds | None = Field(None, description="what the door needs beside the item, of open refused ones")
 
 
 class FailurePage(Shown):

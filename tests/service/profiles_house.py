@@ -176,11 +176,12 @@ class House:
             return await fetch(connection, statement, *values)
 
     async def _is_settled(self) -> bool:
-        if await self.rows("SELECT seq FROM outbox LIMIT 1"):
-            return False
-        folded = {
-            (row[0], row[1]): row[2] for row in await self.rows("SELECT topic, partition, position FROM checkpoint")
-        }
+        """Outbox and checkpoints of one instant: a fold that fills the one moves the other."""
+        async with self.database.snapshot() as connection:
+            if await fetch(connection, "SELECT seq FROM outbox LIMIT 1"):
+                return False
+            rows = await fetch(connection, "SELECT topic, partition, position FROM checkpoint")
+        folded = {(row[0], row[1]): row[2] for row in rows}
         for topic in (TOUCHPOINTS, TOUCHPOINTS_FAILED, SEGMENT_CHANGES, CHURN_ALERTS):
             for partition, bounds in (await self.log.bounds(topic)).items():
                 if folded.get((topic, partition), -1) < bounds.end:
