@@ -6,6 +6,7 @@ writes what the World says. It decides nothing itself.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -81,9 +82,10 @@ class TouchpointsProjection:
         logged, parked, records, next_position = self._decoded(claim, batch)
         streak = msgspec.structs.replace(self.streaks.get(claim.partition, Streak()))
         step = Step(self, claim, streak)
+        runs = [step.rowed(run) for run in _runs(logged)]
         async with self.store.transaction() as transaction:
             moved = await transaction.move(claim, claim.past(records, next_position))
-            for run in _runs(logged):
+            for run in runs:
                 await step.fold(transaction, run)
             await transaction.park([*parked, *step.parked])
         self.streaks[claim.partition] = streak
@@ -125,6 +127,14 @@ class TouchpointsProjection:
         self.tally.parked += records_parked
 
 
+class Run(NamedTuple):
+    """Consecutive touchpoints records with the rows of their touchpoints, or one command."""
+
+    first: Logged
+    rows: list[TouchpointRow]
+    items: list[tuple[Logged, TouchpointsRecorded, list[Fresh]]]
+
+
 class Step:
     """One transaction's work on one claim."""
 
@@ -134,19 +144,40 @@ class Step:
         self.uses: list[SealingUse] = []
         self._projection, self._claim, self._streak = projection, claim, streak
 
-    async def fold(self, transaction: Transaction, run: Sequence[Logged]) -> None:
-        """Fold one run: consecutive touchpoints records, or one command."""
-        first = run[0].fact
+    def rowed(self, run: Sequence[Logged]) -> Run:
+        """A run with its rows, made before the transaction begins: other lanes have the database meanwhile."""
+        rows: dict[TouchpointKey, TouchpointRow] = {}
+        items: list[tuple[Logged, TouchpointsRecorded, list[Fresh]]] = []
+        for logged in run:
+            if not isinstance(fact := logged.fact, TouchpointsRecorded):
+                break  # a command stands alone in its run
+            mine = []
+            for place, touchpoint in enumerate(fact.touchpoints):
+                if (self._claim.partition, logged.record.position, place) in self._projection.skipped:
+                    continue
+                key = (touchpoint.day, touchpoint.id, dedup_scope(fact.workspace, fact.source, touchpoint.leaves[0]))
+                self.tally.touchpoints += 1
+                if key in rows:
+                    self.tally.duplicates += 1
+                    continue
+                rows[key] = self._row(logged, fact, place, key, touchpoint)
+                mine.append(Fresh(place, key, touchpoint))
+            items.append((logged, fact, mine))
+        return Run(run[0], list(rows.values()), items)
+
+    async def fold(self, transaction: Transaction, run: Run) -> None:
+        """Fold one run."""
+        first = run.first.fact
         if isinstance(first, TouchpointsRecorded):
             await self._fold_touchpoints(transaction, run)
         elif isinstance(first, Command):
-            await self._carry_out(transaction, run[0], first)
+            await self._carry_out(transaction, run.first, first)
         else:
-            self.tally.unknown += len(run)
+            self.tally.unknown += 1
 
     # --- touchpoints ----------------------------------------------------------------------------------------
 
-    async def _fold_touchpoints(self, transaction: Transaction, run: Sequence[Logged]) -> None:
+    async def _fold_touchpoints(self, transaction: Transaction, run: Run) -> None:
         told = await self._remember(transaction, run)
         if not told:
             return
@@ -170,28 +201,11 @@ class Step:
         await self._note_sealing(transaction, told)
         await self._write(transaction, world, kept.known)
 
-    async def _remember(self, transaction: Transaction, run: Sequence[Logged]) -> list[Told]:
+    async def _remember(self, transaction: Transaction, run: Run) -> list[Told]:
         """Insert what was not seen before; first in log order wins, in the batch as in the table."""
-        rows: dict[TouchpointKey, TouchpointRow] = {}
-        items: list[tuple[Logged, TouchpointsRecorded, list[Fresh]]] = []
-        for logged in run:
-            fact = logged.fact
-            assert isinstance(fact, TouchpointsRecorded)  # noqa: S101  # `_runs` made it so
-            mine = []
-            for place, touchpoint in enumerate(fact.touchpoints):
-                if (self._claim.partition, logged.record.position, place) in self._projection.skipped:
-                    continue
-                key = (touchpoint.day, touchpoint.id, dedup_scope(fact.workspace, fact.source, touchpoint.leaves[0]))
-                self.tally.touchpoints += 1
-                if key in rows:
-                    self.tally.duplicates += 1
-                    continue
-                rows[key] = self._row(logged, fact, place, key, touchpoint)
-                mine.append(Fresh(place, key, touchpoint))
-            items.append((logged, fact, mine))
-        new = await transaction.remember(list(rows.values()))
-        self.tally.duplicates += len(rows) - len(new)
-        told = [(logged, fact, [item for item in mine if item.key in new]) for logged, fact, mine in items]
+        new = await transaction.remember(run.rows)
+        self.tally.duplicates += len(run.rows) - len(new)
+        told = [(logged, fact, [item for item in mine if item.key in new]) for logged, fact, mine in run.items]
         return [Told(logged, fact, fresh, list(_ties(fresh))) for logged, fact, fresh in told if fresh]
 
     def _row(
