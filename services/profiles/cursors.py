@@ -38,7 +38,7 @@ class FactsCursor(Cursor, frozen=True, array_like=True, tag="n"):
     id: Bytes
     scope: Bytes
     day: Int32
-    total: float = 0
+    total: Int64 = 0
 
     @property
     def order(self) -> tuple[int, bytes, bytes, int]:

@@ -69,7 +69,7 @@ class Facts:
         return Found(members.whole.customer, feature, traced, texts, _cursor(traced[-1]) if full else None)
 
     def _tracing(self, feature: Feature, state: profiles.Profile, wish: Wish) -> Tracing[Seen]:
-        total = int(wish.after.total) if wish.after is not None and is_resumable(feature) else 0
+        total = wish.after.total if wish.after is not None and is_resumable(feature) else 0
         return Tracing(feature, state, self._at(wish.cut), total)
 
     def _at(self, cut: Cut) -> int:
@@ -102,5 +102,5 @@ async def _traced(
 
 
 def _cursor(last: Traced[Seen]) -> FactsCursor:
-    total = last.value if isinstance(last.value, int | float) else 0
+    total = last.value if isinstance(last.value, int) else 0  # where tracing may go on from it, it is a count
     return FactsCursor(*last.row.order, total)

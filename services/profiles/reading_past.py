@@ -16,10 +16,14 @@ from services.profiles.reading import SEPARATE_LEAVES_MAX, Standing, Values
 from services.profiles.store import SELECT_EDGE
 from shared import checkpoint
 from shared.database import fetch
-from shared.errors import InvalidField
+from shared.errors import InvalidField, TooLarge
 from shared.topics import CHURN_ALERTS, SEGMENT_CHANGES, TOUCHPOINTS
 
-CHUNK_ROWS = 1_000
+CHUNK_ROWS = 500
+"""So many are folded at a time: a few hundredths of a second, then others are served."""
+TOUCHPOINTS_MAX = 500_000
+"""So many touchpoints are folded to tell one past; who has more is no person."""
+READ_SECONDS = 120
 INT64 = 2**63 - 1
 
 
@@ -81,15 +85,23 @@ async def is_complete(connection: AsyncConnection, known_at: int) -> bool:
 
 
 async def touchpoints(connection: AsyncConnection, workspace: str, which: Which) -> AsyncIterator[list[Seen]]:
-    """The touchpoints, oldest first, in chunks; those whose body was erased are left out."""
+    """The touchpoints, oldest first, in chunks; those whose body was erased are left out. Raises TooLarge."""
     after = which.after
-    while True:
+    await _take_time(connection)
+    for _ in range(TOUCHPOINTS_MAX // CHUNK_ROWS):
         chunk = await _chunk(connection, workspace, which, after, CHUNK_ROWS)
         if chunk:
             yield chunk
         if len(chunk) < CHUNK_ROWS:
             return
         after = chunk[-1].order
+    raise TooLarge(f"more than {TOUCHPOINTS_MAX} touchpoints would have to be folded to tell this")
+
+
+async def _take_time(connection: AsyncConnection) -> None:
+    """Let this reading last longer than a step may: it holds no lock, nobody waits for it."""
+    if connection.dialect.name != "sqlite":
+        await connection.exec_driver_sql(f"SET LOCAL transaction_timeout = '{READ_SECONDS}s'")
 
 
 async def _chunk(
