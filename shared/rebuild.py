@@ -68,7 +68,7 @@ class Live:
 
 
 _COLUMNS = tuple(Rebuild.__dataclass_fields__)
-_CHANGING = _COLUMNS[_COLUMNS.index("kind") :]
+_CHANGING = set(_COLUMNS) - {"name", "epoch", "beat"}
 
 
 def rebuild_table(metadata: MetaData) -> Table:
@@ -159,7 +159,7 @@ async def hold(connection: AsyncConnection, held: Rebuild, **changes: Any) -> Re
     Returns the row as it is now; what a person wanted meanwhile is in it.
     """
     sets = "".join(f", {name} = ${n}" for n, name in enumerate(changes, 3))
-    if not changes.keys() <= set(_CHANGING):
+    if not changes.keys() <= _CHANGING:
         raise ValueError("no such column to change")
     statement = f"""UPDATE rebuild SET beat = beat + 1{sets} WHERE name = $1 AND epoch = $2
 RETURNING {", ".join(_COLUMNS)}"""
@@ -215,12 +215,13 @@ def seconds_left(positions: dict[int, int], goals: dict[int, int], records_per_s
 class Silence:
     """Tells from repeated looks whether a holder has stopped beating. Nobody's clock but ours is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_seconds: float = SILENT_SECONDS) -> None:
+        self._patience_seconds = patience_seconds
         self._seen: tuple[int, int] | None = None
         self._since = 0.0
 
     def look(self, row: Rebuild, at: float) -> bool:
-        """Whether (epoch, beat) has stood still for SILENT_SECONDS, or was never held (epoch 0). `at`: monotonic."""
+        """Whether (epoch, beat) has stood still for our patience, or was never held (epoch 0). `at`: monotonic."""
         if (row.epoch, row.beat) != self._seen:
             self._seen, self._since = (row.epoch, row.beat), at
-        return row.epoch == 0 or at - self._since >= SILENT_SECONDS
+        return row.epoch == 0 or at - self._since >= self._patience_seconds

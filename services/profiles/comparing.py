@@ -2,28 +2,42 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.profiles import tables
-from services.profiles.domain.drift import Compared, differences, digest_into
+from services.profiles.domain.drift import MISSING, Compared, differences, digest_into
 from services.profiles.domain.identity import ALONE, NOT_FULL
 from services.profiles.versions import LIVE, beside
 from shared.checkpoint import REBUILD_CHECKPOINT
-from shared.database import execute, fetch, insert_rows
+from shared.database import execute, fetch, insert_rows, update_rows
 from shared.topics import TOUCHPOINTS
 
 PAGE_LEAVES = 1_000
 EXAMPLES_MAX = 20
 
-_COMPARED = "leaf, workspace, root, state, merged, erased"
+_SIDE = "leaf, workspace, root, state, merged, erased, version, moves, known, changed_at"
 _DIFFERING = ("customer", "leaf", "was", "workspace", "features")
 
 DifferingRow = tuple[bytes, bytes, bytes, str, str]
 """A row of `rebuild_differing`: customer (of the made version), leaf, its customer live, workspace, features."""
+
+
+RaisedRow = tuple[bytes, int, int, bool, int]
+"""Leaf, and the version, moves, known and changed_at it has from now on."""
+
+
+class Side(NamedTuple):
+    """A leaf on one side: what is compared, and what only never goes back."""
+
+    row: Compared
+    version: int
+    moves: int
+    known: bool
+    changed_at: int
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -78,16 +92,19 @@ async def patient(connection: AsyncConnection) -> None:
 class Comparing:
     """One pass over both versions. `breathe`: called between pages; it beats and waits for live.
 
-    `keep`: writes rows that differ.
+    `keep`: writes rows that differ, and what the made version takes over.
     """
 
     def __init__(
-        self, breathe: Callable[[], Awaitable[None]], keep: Callable[[Sequence[DifferingRow]], Awaitable[None]]
+        self,
+        breathe: Callable[[], Awaitable[None]],
+        keep: Callable[[Sequence[DifferingRow], Sequence[RaisedRow]], Awaitable[None]],
     ) -> None:
         self._breathe, self._keep = breathe, keep
         self._live, self._made = sha256(), sha256()
         self._leaves = 0
         self._found: list[DifferingRow] = []
+        self._raised: list[RaisedRow] = []
         self.leaves_differing = 0
 
     async def run(self, live: AsyncConnection, made: AsyncConnection) -> Comparison:
@@ -95,9 +112,9 @@ class Comparing:
         ours, theirs = _leaves(live, LIVE.leaf.fullname), _leaves(made, _next_leaf(made))
         one, other = await anext(ours, None), await anext(theirs, None)
         while one is not None or other is not None:
-            at = min(row.leaf for row in (one, other) if row is not None)
-            left = one if one is not None and one.leaf == at else None
-            right = other if other is not None and other.leaf == at else None
+            at = min(side.row.leaf for side in (one, other) if side is not None)
+            left = one if one is not None and one.row.leaf == at else None
+            right = other if other is not None and other.row.leaf == at else None
             self._take(left, right)
             if left is not None:
                 one = await anext(ours, None)
@@ -109,19 +126,24 @@ class Comparing:
         digests = self._live.hexdigest(), self._made.hexdigest()
         return Comparison(*digests, self._leaves, self.leaves_differing)
 
-    def _take(self, live: Compared | None, made: Compared | None) -> None:
+    def _take(self, live: Side | None, made: Side | None) -> None:
         self._leaves += 1
-        for total, row in ((self._live, live), (self._made, made)):
-            if row is not None:
-                digest_into(total, row.leaf, row.state, row.root, row.erased)
-        if (differing := differing_row(live, made)) is not None:
+        for total, side in ((self._live, live), (self._made, made)):
+            if side is not None:
+                digest_into(total, side.row.leaf, side.row.state, side.row.root, side.row.erased)
+        differing = differing_row(live.row if live else None, made.row if made else None)
+        if differing is not None:
             self._found.append(differing)
+        behind = raised(live, made) if live is not None and made is not None else None
+        if behind is not None:
+            self._raised.append(behind)
 
     async def _rest(self) -> None:
-        found, self._found = self._found, []
+        found, behind = self._found, self._raised
+        self._found, self._raised = [], []
         self.leaves_differing += len(found)
-        if found:
-            await self._keep(found)
+        if found or behind:
+            await self._keep(found, behind)
         await self._breathe()
 
 
@@ -134,18 +156,19 @@ def differing_row(live: Compared | None, made: Compared | None) -> DifferingRow 
     return known.root, known.leaf, (live or known).root, known.workspace, ",".join(features)
 
 
-async def _leaves(connection: AsyncConnection, table: str) -> AsyncIterator[Compared]:
+async def _leaves(connection: AsyncConnection, table: str) -> AsyncIterator[Side]:
     after: bytes = b""
-    statement = f"SELECT {_COMPARED} FROM {table} WHERE leaf > $1 ORDER BY leaf LIMIT {PAGE_LEAVES}"
+    statement = f"SELECT {_SIDE} FROM {table} WHERE leaf > $1 ORDER BY leaf LIMIT {PAGE_LEAVES}"
     while rows := await fetch(connection, statement, after):
         for row in rows:
-            yield compared(row)
+            yield _side(row)
         after = rows[-1].leaf
 
 
-def compared(row: Any) -> Compared:
-    """A row of `leaf` as it is compared; SQLite keeps truth as 0 and 1."""
-    return Compared(row.leaf, row.workspace, row.root, row.state, row.merged, bool(row.erased))
+def _side(row: Any) -> Side:
+    """A row of `leaf`; SQLite keeps truth as 0 and 1."""
+    compared = Compared(row.leaf, row.workspace, row.root, row.state, row.merged, bool(row.erased))
+    return Side(compared, row.version, row.moves, bool(row.known), row.changed_at)
 
 
 def _next_leaf(connection: AsyncConnection) -> str:
@@ -161,14 +184,20 @@ async def touched(connection: AsyncConnection, limit: int) -> list[bytes]:
     return [row.leaf for row in rows]
 
 
-async def compare_some(connection: AsyncConnection, leaves: Collection[bytes]) -> list[DifferingRow]:
-    """What differs among these leaves, both sides read on one connection."""
-    sides: list[dict[bytes, Compared]] = []
+async def compare_some(
+    connection: AsyncConnection, leaves: Collection[bytes]
+) -> tuple[list[DifferingRow], list[RaisedRow]]:
+    """What differs among these leaves and what is behind, both sides read on one connection at equal positions."""
+    both: list[dict[bytes, Side]] = []
     for table in (LIVE.leaf.fullname, _next_leaf(connection)):
-        rows = await fetch(connection, f"SELECT {_COMPARED} FROM {table} WHERE leaf = ANY($1)", sorted(leaves))
-        sides.append({row.leaf: compared(row) for row in rows})
-    pairs = (differing_row(sides[0].get(leaf), sides[1].get(leaf)) for leaf in sorted(leaves))
-    return [row for row in pairs if row is not None]
+        rows = await fetch(connection, f"SELECT {_SIDE} FROM {table} WHERE leaf = ANY($1)", sorted(leaves))
+        both.append({row.leaf: _side(row) for row in rows})
+    differing, behind = [], []
+    for leaf in sorted(leaves):
+        live, made = (side.get(leaf) for side in both)
+        differing.append(differing_row(live.row if live else None, made.row if made else None))
+        behind.append(raised(live, made) if live and made else None)
+    return [one for one in differing if one is not None], [one for one in behind if one is not None]
 
 
 async def keep_differing(
@@ -213,52 +242,37 @@ def _count(found: dict[str, Report], customer: tuple[str, bytes, set[str]] | Non
 # --- versions never go back -----------------------------------------------------------------------------------
 
 
+def raised(live: Side, made: Side) -> RaisedRow | None:
+    """What the made version takes over of a leaf at equal positions; None when it is not behind live in anything.
+
+    A leaf that has another customer than live has moved once more.
+    """
+    moves = max(live.moves, made.moves)
+    if live.row.root != made.row.root and live.moves >= made.moves:
+        moves = live.moves + 1
+    after = (max(live.version, made.version), moves, live.known, max(live.changed_at, made.changed_at))
+    if after[:3] == (made.version, made.moves, made.known):
+        return None
+    return (live.row.leaf, *after)
+
+
+async def raise_to(connection: AsyncConnection, rows: Sequence[RaisedRow]) -> None:
+    """Write what `raised` says into the made version."""
+    made = beside("next", connection.dialect.name == "sqlite").leaf
+    await update_rows(connection, made, "leaf", ("version", "moves", "known", "changed_at"), sorted(rows))
+
+
+async def keep_lost(connection: AsyncConnection) -> None:
+    """A customer the log knows nothing of keeps its version, with no state: what is told of it must be believed."""
+    await execute(connection, _LOST.format(made=_next_leaf(connection), live=LIVE.leaf.fullname))
+
+
 _LOST = f"""INSERT INTO {{made}} (leaf, workspace, root, standing, full_rank, state, merged, version, moves, erased,
 erased_at, known, changed_at)
-SELECT leaf, workspace, leaf, {ALONE}, {NOT_FULL}, state, state, version, moves, FALSE, -1, known, changed_at
-FROM (SELECT leaf, workspace, substr(leaf, 1, 0) AS state, version, moves, known, changed_at FROM {{live}} AS live
-WHERE version > 0 AND NOT EXISTS (SELECT 1 FROM {{made}} AS made WHERE made.leaf = live.leaf)) AS lost WHERE TRUE"""
-"""A customer the log knows nothing of keeps its version, with an empty state: what is told of it must be believed."""
-
-
-async def take_over(connection: AsyncConnection, leaves: Collection[bytes] | tuple[bytes, bytes]) -> None:
-    """Raise versions and moves of the made version to live's where they are smaller, and take over what is known.
-
-    A leaf that has another customer than live has moved once more. `leaves`: these, or all in (after, up to] when a
-    tuple of two bounds.
-    """
-    made, live = _next_leaf(connection), LIVE.leaf.fullname
-    greatest = "max" if connection.dialect.name == "sqlite" else "greatest"
-    update = f"""UPDATE {made} AS made SET version = {greatest}(made.version, live.version), known = live.known,
-changed_at = {greatest}(made.changed_at, live.changed_at),
-moves = CASE WHEN made.root <> live.root AND live.moves >= made.moves THEN live.moves + 1
-ELSE {greatest}(made.moves, live.moves) END
-FROM {live} AS live WHERE made.leaf = live.leaf AND (live.version > made.version OR live.moves > made.moves
-OR live.known <> made.known OR (live.root <> made.root AND live.moves >= made.moves))"""
-    if isinstance(leaves, tuple):
-        await execute(connection, f"{update} AND made.leaf > $1 AND made.leaf <= $2", *leaves)
-        await execute(connection, f"{_LOST.format(made=made, live=live)} AND leaf > $1 AND leaf <= $2", *leaves)
-        await execute(
-            connection, f"{_listed_stages(connection)} AND made.customer > $1 AND made.customer <= $2", *leaves
-        )
-    else:
-        await fetch(connection, f"{update} AND made.leaf = ANY($1)", sorted(leaves))
-        await fetch(connection, f"{_LOST.format(made=made, live=live)} AND leaf = ANY($1)", sorted(leaves))
-
-
-def _listed_stages(connection: AsyncConnection) -> str:
-    """A version that stood aside for a while lists old stages."""
-    made = beside("next", connection.dialect.name == "sqlite").customer.fullname
-    return f"""UPDATE {made} AS made SET stage = s.stage FROM standing s
-WHERE s.customer = made.customer AND s.stage <> made.stage"""
-
-
-async def next_page(connection: AsyncConnection, after: bytes) -> bytes | None:
-    """The last leaf of live's page behind `after`; None when there is none."""
-    statement = f"""SELECT max(leaf) AS last FROM (SELECT leaf FROM {LIVE.leaf.fullname}
-WHERE leaf > $1 ORDER BY leaf LIMIT {PAGE_LEAVES}) AS page"""
-    found: bytes | None = (await fetch(connection, statement, after))[0].last
-    return found
+SELECT leaf, workspace, leaf, {ALONE}, {NOT_FULL}, blank, blank, version, moves, FALSE, -1, known, changed_at
+FROM (SELECT leaf, workspace, substr(leaf, 1, 0) AS blank, version, moves, known, changed_at FROM {{live}} AS live
+WHERE leaf IN (SELECT leaf FROM rebuild_differing WHERE features = '{MISSING}')
+AND NOT EXISTS (SELECT 1 FROM {{made}} AS made WHERE made.leaf = live.leaf)) AS lost WHERE TRUE"""
 
 
 async def positions(connection: AsyncConnection, table: str = "checkpoint") -> dict[int, int]:

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import text
 
 from services.profiles import candidate, comparing, switching, telling, versions
-from services.profiles.comparing import Comparing, DifferingRow, decoded_report
+from services.profiles.comparing import Comparing, DifferingRow, RaisedRow, decoded_report
 from services.profiles.filling import Filling
 from services.profiles.switching import NAME, Differs, House, NotYet
 from shared import rebuild
@@ -30,6 +30,7 @@ from shared.rebuild import (
     FAILED,
     FILLING,
     READY,
+    SILENT_SECONDS,
     SWITCHED,
     Live,
     Pace,
@@ -54,13 +55,22 @@ class Interrupted(Exception):
 class Rebuilder:
     """Carries out the rebuild of profiles, when there is one. `run()` until cancelled; `wake()` after a command.
 
-    `relay`: wakes the relay when something was put into the outbox.
+    `relay`: wakes the relay when something was put into the outbox · `patience_seconds`: a holder silent for so long
+    is replaced.
     """
 
-    def __init__(self, log: Log, database: Database, clock: Clock, partitions: int, relay: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        database: Database,
+        clock: Clock,
+        partitions: int,
+        relay: Callable[[], None],
+        patience_seconds: float = SILENT_SECONDS,
+    ) -> None:
         self.house = House(log, database, partitions)
         self._database, self._clock, self._relay = database, clock, relay
-        self._silence = Silence()
+        self._silence = Silence(patience_seconds)
         self._woken = asyncio.Event()
         self._held: Rebuild | None = None
         self._filling: Filling | None = None
@@ -227,8 +237,7 @@ class Rebuilder:
         _log.info("rebuild compared", equal=report.is_equal, leaves=report.leaves, differing=report.leaves_differing)
 
     async def _prepare(self) -> None:
-        """Note what is written from here on, and bring versions up to live's, most of them before that."""
-        await self._take_over()
+        """Note what is written from here on; what an earlier comparison found is forgotten."""
         async with self._database.transaction() as connection:
             await comparing.patient(connection)
             self._held = await rebuild.hold(connection, self._row())
@@ -237,19 +246,6 @@ class Rebuilder:
             if not self._database.is_sqlite:
                 for table in versions.beside("next", False).all:
                     await connection.execute(text(f"ANALYZE {table.fullname}"))
-        await self._take_over()
-
-    async def _take_over(self) -> None:
-        after: bytes | None = b""
-        while after is not None:
-            began = self._clock.monotonic()
-            async with self._database.transaction() as connection:
-                self._held = await rebuild.hold(connection, self._row())
-                up_to = await comparing.next_page(connection, after)
-                if up_to is not None:
-                    await comparing.take_over(connection, (after, up_to))
-            after = up_to
-            await self._breathe(self._clock.monotonic() - began)
 
     async def _fill_to(self, goals: Mapping[int, int]) -> None:
         filling = self._work_beside()
@@ -261,10 +257,12 @@ class Rebuilder:
         await self._work_beside().rest(worked_seconds)
         await self._beat()
 
-    async def _keep(self, rows: Sequence[DifferingRow]) -> None:
+    async def _keep(self, differing: Sequence[DifferingRow], behind: Sequence[RaisedRow]) -> None:
+        """Both sides stand at the same positions now: what the made version takes over of live is exact."""
         async with self._database.transaction() as connection:
             self._held = await rebuild.hold(connection, self._row())
-            await comparing.keep_differing(connection, rows)
+            await comparing.keep_differing(connection, differing)
+            await comparing.raise_to(connection, behind)
 
     async def _follow(self) -> None:
         """Keep up with live; switch when that is wanted."""

@@ -94,11 +94,12 @@ async def _settle(connection: AsyncConnection, accept: bool) -> None:
     leaves = await comparing.touched(connection, TOUCHED_MAX)
     if len(leaves) > TOUCHED_MAX:
         raise NotYet("too much was written since the comparison")
-    differing = await comparing.compare_some(connection, leaves)
+    differing, behind = await comparing.compare_some(connection, leaves)
     if differing and not accept:
         raise Differs(f"{len(differing)} leaves written since the comparison differ")
     await comparing.keep_differing(connection, differing, instead_of=leaves)
-    await comparing.take_over(connection, leaves)
+    await comparing.raise_to(connection, behind)
+    await comparing.keep_lost(connection)
 
 
 async def _exchange(connection: AsyncConnection, held: Rebuild) -> None:

@@ -1,7 +1,7 @@
 """Profiles folding a real log with a rebuild beside them: what the tests of rebuild and verify stand in."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,10 @@ from typing import Any
 
 import msgspec
 
+from services.profiles import tables
+from services.profiles.decisions import list_stages
 from services.profiles.digest import digest, refold
+from services.profiles.domain.decided import StandingRow
 from services.profiles.domain.terms import House
 from services.profiles.fold import TouchpointsProjection
 from services.profiles.rebuilding import Rebuilder
@@ -20,7 +23,7 @@ from services.profiles.switching import House as Switching
 from shared import rebuild
 from shared.clock import SystemClock
 from shared.codec import encode
-from shared.database import Database, execute, fetch
+from shared.database import Database, execute, fetch, insert_rows
 from shared.events import ErasureRequested, Fact, IdentityLinked, LeafErased, LeafReinstated, TouchpointsRecorded
 from shared.ids import partition_of
 from shared.log.ownership import AllPartitions
@@ -46,7 +49,7 @@ class Beside:
     database: Database
     clock: SystemClock = field(default_factory=SystemClock)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    said: int = 0
+    workers: list[Worker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.projection = TouchpointsProjection(
@@ -58,14 +61,20 @@ class Beside:
         relaying = Relaying(PARTITIONS, True, 0)
         worker = Worker(self.log, AllPartitions(PARTITIONS), self.projection, self.clock, relaying)
         self.tasks.append(asyncio.create_task(worker.run()))
+        self.workers.append(worker)
         return worker
 
-    def rebuilder(self) -> tuple[Rebuilder, asyncio.Task[None]]:
-        """Start a process' part in the rebuild."""
-        made = Rebuilder(self.log, self.database, self.clock, PARTITIONS, lambda: None)
+    def rebuild(self, patience_seconds: float = 60.0) -> asyncio.Task[None]:
+        """Start a process' part in the rebuild; it replaces a holder who is silent for `patience_seconds`."""
+
+        def relay() -> None:
+            for worker in self.workers:
+                worker.wake()
+
+        made = Rebuilder(self.log, self.database, self.clock, PARTITIONS, relay, patience_seconds)
         task = asyncio.create_task(made.run())
         self.tasks.append(task)
-        return made, task
+        return task
 
     async def say(self, *facts: Fact) -> None:
         """Append facts, each to the partition of its leaf."""
@@ -75,6 +84,13 @@ class Beside:
     async def begin(self, wanted: Wish = "", fold_version: int = FOLD_VERSION) -> None:
         """Begin a rebuild."""
         await begin(Switching(self.log, self.database, PARTITIONS), self.clock.now_ms(), fold_version, wanted)
+
+    async def decide(self, customers: Sequence[bytes], stage: str) -> None:
+        """Fold that these customers are in a stage."""
+        rows = [StandingRow(one, "main", 1, stage, 0, -1, 0, b"null") for one in customers]
+        async with self.database.transaction() as connection:
+            await insert_rows(connection, tables.standing, StandingRow._fields, rows)
+            await list_stages(connection, customers)
 
     async def row(self) -> Rebuild | None:
         """The rebuild as it stands."""
