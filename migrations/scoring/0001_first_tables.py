@@ -118,9 +118,103 @@ def upgrade() -> None:
     )
     op.create_index("outbox_by_partition", "outbox", ["partition", "seq"], unique=False)
 
+    _make_rebuild_tables()
+
+
+def _make_rebuild_tables() -> None:
+    op.create_table(
+        "rebuild",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("generation", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("phase", sa.Text(), nullable=False),
+        sa.Column("wanted", sa.Text(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("beat", sa.BigInteger(), nullable=False),
+        sa.Column("fold_version", sa.BigInteger(), nullable=False),
+        sa.Column("schema_revision", sa.Text(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("compared_at", sa.BigInteger(), nullable=False),
+        sa.Column("switched_at", sa.BigInteger(), nullable=False),
+        sa.Column("why", sa.Text(), nullable=False),
+        sa.Column("report", sa.LargeBinary(), nullable=False),
+        sa.Column("pace", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "rebuild_checkpoint",
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("frontier", sa.BigInteger(), nullable=False),
+        sa.Column("last_position", sa.BigInteger(), nullable=False),
+        sa.Column("last_checksum", sa.BigInteger(), nullable=False),
+        sa.Column("log_identity", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "partition"),
+    )
+    op.create_table(
+        "recalled",
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("draft", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("customer"),
+    )
+    op.create_table(
+        "recalled_alert",
+        sa.Column("id", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.Column("moves", sa.BigInteger(), nullable=False),
+        sa.Column("policy", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("raised_at", sa.BigInteger(), nullable=False),
+        sa.Column("risk_ppm", sa.Integer(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("recalled_alert_by_customer", "recalled_alert", ["customer"], unique=False)
+    op.create_index("recalled_alert_by_leaf", "recalled_alert", ["leaf"], unique=False)
+    op.create_table(
+        "recalled_change",
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("fact", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("customer"),
+    )
+    op.create_table(
+        "rebuild_differing",
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("features", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("customer"),
+    )
+    op.create_table(
+        "rebuild_previous",
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("decision", sa.LargeBinary(), nullable=False),
+        sa.Column("alerts", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("customer"),
+    )
+
 
 def downgrade() -> None:
     """Drop them."""
+    for name in (
+        "rebuild_previous",
+        "rebuild_differing",
+        "recalled_change",
+        "rebuild_checkpoint",
+        "rebuild",
+        "recalled",
+    ):
+        op.drop_table(name)
+    op.drop_index("recalled_alert_by_leaf", table_name="recalled_alert")
+    op.drop_index("recalled_alert_by_customer", table_name="recalled_alert")
+    op.drop_table("recalled_alert")
     op.drop_index("outbox_by_partition", table_name="outbox")
     op.drop_table("outbox")
     op.drop_table("import_passed")

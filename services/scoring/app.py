@@ -17,6 +17,7 @@ from services.scoring.fits import Fits, FitTerms, Imports
 from services.scoring.hearing import Hearing
 from services.scoring.metrics import Counting, ScoringMetrics
 from services.scoring.past import PastDesk
+from services.scoring.recovering import Recovering
 from services.scoring.routes import Desk, Streaming, alert_routes, decision_routes, definition_routes, stream_routes
 from services.scoring.routes_models import model_routes
 from services.scoring.rulebook import Rulebook
@@ -76,6 +77,7 @@ def build(
     hearing, tail = Hearing(log, clock, heard, keeper, changes.unfinished), Tail(log, partitions)
     streams = Streams(settings.scoring_streams_max)
     watch = Watch(log, database, clock, [keeper])
+    recovering = Recovering(log, database, clock, partitions)
     counting = Counting(database, clock, lambda: [lane.partition for lane in keeper.lanes])
     publishing = Publishing(log, feed, clock, rulebook)
     imports, runs = Imports(feed), FitRuns(database)
@@ -94,6 +96,7 @@ def build(
                 "ok": age_seconds <= settings.scoring_feed_stale_seconds,
                 "age_seconds": round(age_seconds, 3) if feed.read_at_monotonic is not None else None,
             },
+            "decisions": recovering.check(),
             "watermarks": hearing.check(settings.scoring_watermark_stale_seconds),
             PROFILE_CHANGES: watch.check(keeper),
         }
@@ -104,7 +107,7 @@ def build(
             await until_answered(lambda: _check_tables(database), "the database")
             await until_answered(lambda: log.ensure(topics(partitions)), "the log")
             await feed.start()
-            parts = (keeper.run(), hearing.run(), tail.run(), watch.run(), counting.run(), fits.run())
+            parts = (recovering.run(keeper.run), hearing.run(), tail.run(), watch.run(), counting.run(), fits.run())
             tasks = [asyncio.create_task(part) for part in parts]
             try:
                 yield

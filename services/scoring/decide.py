@@ -15,13 +15,13 @@ from shared.checkpoint import Claim
 from shared.clock import Clock
 from shared.codec import Unknown, decode
 from shared.errors import Conflict, NewerVersion, Poison
-from shared.events import CustomerAbsorbed, Fact, ImportPassed, ProfileChanged
+from shared.events import REPUBLISHING, CustomerAbsorbed, Fact, ImportPassed, ProfileChanged, RepublishPassed
 from shared.log.port import Batch, Record
 from shared.topics import PROFILE_CHANGES
 
 ATTEMPTS_MAX = 100
 PAGE = 250
-PAGES_A_TURN = 1
+PAGES_A_TURN, PAGE_AFTER_FOLD = 1, 50
 """A wave of due times is taken in short turns: new facts of its partition, and the relay, go in between."""
 DEFINITIONS_AGE_SECONDS_MAX = 2.0
 DUE_HINT_SECONDS = 1.0
@@ -64,6 +64,7 @@ class ChangesProjection:
     _releasing: dict[int, bytes] = field(default_factory=dict)
     _hints: dict[int, tuple[float, int | None]] = field(default_factory=dict)
     _unfinished: set[int] = field(default_factory=set)
+    _just_folded: set[int] = field(default_factory=set)
 
     # --- changes ----------------------------------------------------------------------------------------------
 
@@ -79,8 +80,12 @@ class ChangesProjection:
             for fact in facts:
                 if isinstance(fact, ImportPassed):
                     await transaction.note_import(claim.partition, fact.import_id, fact.partition, fact.workspace)
+                if isinstance(fact, RepublishPassed):  # told again by every partition at once
+                    for one in range(self.partitions):
+                        await transaction.note_import(claim.partition, REPUBLISHING + fact.id, one, "")
             book = await self._take(transaction, claim.partition, changes, watermark) if changes else None
         self._look_again(claim.partition, facts, book)
+        self._just_folded.add(claim.partition)
         self.heard.folded(claim.partition, moved.position)
         return moved
 
@@ -143,16 +148,21 @@ class ChangesProjection:
     async def turn(self, claim: Claim) -> Claim:
         """Fire what is due below the watermark, release finished imports, arm anew after a new definition.
 
-        At most PAGES_A_TURN pages of it; `unfinished` says whether there is more.
+        At most PAGES_A_TURN pages of it; `unfinished` says whether there is more. The turn that follows a fold takes
+        little, and leaves a wave to the turns that are being taken for it: else every new fact waits for a page.
         """
         self._notice(claim)
+        follows_a_fold = claim.partition in self._just_folded
+        self._just_folded.discard(claim.partition)
+        if follows_a_fold and claim.partition in self._unfinished:
+            return claim
         watermark = self._watermark(claim.partition)
         if watermark is None or self._nothing_due(claim.partition, watermark):
             self._unfinished.discard(claim.partition)
             return claim
-        left = PAGES_A_TURN
+        left, size = PAGES_A_TURN, PAGE_AFTER_FOLD if follows_a_fold else PAGE
         for part in (self._fire, self._release, self._rearm):
-            claim, left = await part(claim, watermark, left)
+            claim, left = await part(claim, watermark, left, size)
             if not left:
                 self._unfinished.add(claim.partition)
                 self._hints.pop(claim.partition, None)
@@ -174,35 +184,36 @@ class ChangesProjection:
     def _look_again(self, partition: int, facts: Sequence[Fact], book: Book | None) -> None:
         """Keep the remembered due time right after a fold, or forget it where an import may have to be released."""
         rows = book.rows() if book is not None else []
-        if any(isinstance(fact, ImportPassed) for fact in facts) or any(row.decision.held for row in rows):
+        has_passed = any(isinstance(fact, ImportPassed | RepublishPassed) for fact in facts)
+        if has_passed or any(row.decision.held for row in rows):
             self._hints.pop(partition, None)
         for row in rows:
             hint = self._hints.get(row.partition)
             if hint is not None and row.due_at is not None and (hint[1] is None or row.due_at < hint[1]):
                 self._hints[row.partition] = hint[0], row.due_at
 
-    async def _fire(self, claim: Claim, watermark: int, left: int) -> tuple[Claim, int]:
-        while left and (due := await self.store.due(claim.partition, watermark, PAGE)):
+    async def _fire(self, claim: Claim, watermark: int, left: int, size: int) -> tuple[Claim, int]:
+        while left and (due := await self.store.due(claim.partition, watermark, size)):
             claim = await self._page(claim, due, lambda book, customer: book.pass_time(customer, watermark))
             self.tally.fired += len(due)
-            left -= 1
+            left -= len(due) == size  # what is not full is the last
         return claim, left
 
-    async def _release(self, claim: Claim, watermark: int, left: int) -> tuple[Claim, int]:
+    async def _release(self, claim: Claim, watermark: int, left: int, size: int) -> tuple[Claim, int]:
         passed = await self.store.imports_passed(claim.partition)
         finished = [import_id for import_id, parts in sorted(passed.items()) if parts == self.partitions]
         while left and finished:
             after = self._releasing.pop(claim.partition, b"")
-            page = await self.store.held(claim.partition, after, PAGE)
+            page = await self.store.held(claim.partition, after, size)
             if not page:
                 break
             claim = await self._page(claim, page, lambda book, customer: book.release(customer, finished, watermark))
             self.tally.released += len(page)
             self._releasing[claim.partition] = page[-1][0]
-            left -= 1
+            left -= len(page) == size
         return claim, left
 
-    async def _rearm(self, claim: Claim, watermark: int, left: int) -> tuple[Claim, int]:
+    async def _rearm(self, claim: Claim, watermark: int, left: int, size: int) -> tuple[Claim, int]:
         """Arm customers of an older definition anew, page by page; once per version and time we owned the partition.
 
         Each is asked for once: what cannot be armed anew (parked, part of another) must not hold up the others.
@@ -212,7 +223,7 @@ class ChangesProjection:
             place = claim.partition, workspace
             while left and self._rearmed.get(place) != (claim.epoch, version):
                 after = self._rearmed_to(place, claim.epoch, version)
-                found = await self.store.armed_before(claim.partition, workspace, version, after, PAGE)
+                found = await self.store.armed_before(claim.partition, workspace, version, after, size)
                 if not found:
                     self._rearmed[place] = claim.epoch, version
                     self._rearming.pop(place, None)
@@ -220,7 +231,7 @@ class ChangesProjection:
                 pairs = [(customer, workspace) for _, customer in found]
                 claim = await self._page(claim, pairs, lambda book, customer: book.pass_time(customer, watermark))
                 self._rearming[place] = claim.epoch, version, found[-1]
-                left -= 1
+                left -= len(found) == size
         return claim, left
 
     def _rearmed_to(self, place: tuple[int, str], epoch: int, version: int) -> Armed:

@@ -23,7 +23,7 @@ DECISION_COLUMNS = (
     "customer", "workspace", "partition", "version", "state", "decision", "due_at", "absorbed_into", "parked", "held",
     "armed_version",
 )  # fmt: skip
-_ALERT = (
+ALERT_COLUMNS = (
     "id", "workspace", "customer", "leaf", "moves", "policy", "state", "revision", "raised_at", "risk_ppm", "body",
 )  # fmt: skip
 _UPDATED = ("version", "state", "decision", "due_at", "absorbed_into", "parked", "held", "armed_version")
@@ -33,9 +33,9 @@ _PASSED = ("partition", "import_id", "from_partition", "workspace")
 
 SELECT_DECISION = f"SELECT {', '.join(DECISION_COLUMNS[:9])} FROM decision"
 """What `decision_row` reads."""
-SELECT_ALERT = f"SELECT {', '.join(_ALERT)} FROM alert"
+SELECT_ALERT = f"SELECT {', '.join(ALERT_COLUMNS)} FROM alert"
 """In the order of AlertRow."""
-_REPLACED = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in _ALERT[2:])
+_REPLACED = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in ALERT_COLUMNS[2:])
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode = msgspec.msgpack.Decoder(Decision).decode
@@ -46,7 +46,8 @@ def decision_row(row: Any) -> DecisionRow:
     return DecisionRow(row[0], row[1], row[2], row[3], row[4], _decode(row[5]), row[6], row[7], row[8])
 
 
-def _values(row: DecisionRow) -> tuple[Any, ...]:
+def decision_values(row: DecisionRow) -> tuple[Any, ...]:
+    """The columns of a row that a step writes, its customer first."""
     armed = row.decision.version
     return (
         row.customer, row.version, row.state, _encode(row.decision), row.due_at, row.absorbed_into, row.parked,
@@ -77,7 +78,7 @@ class SqlTransaction:
         present = {row[0] for row in await fetch(self._connection, known, wanted)}
         missing = [c for c in wanted if c not in present and customers[c]]
         made = {c: DecisionRow(c, customers[c], partition_of(c, self._partitions)) for c in missing}
-        rows = [(c, row.workspace, row.partition, *_values(row)[1:]) for c, row in made.items()]
+        rows = [(c, row.workspace, row.partition, *decision_values(row)[1:]) for c, row in made.items()]
         new = await insert_missing(self._connection, tables.decision, DECISION_COLUMNS, rows, ("customer",))
         found = {c: made[c] for c in missing if (c,) in new}  # whoever inserts a row has locked it
         if rest := [c for c in wanted if c not in found]:
@@ -98,8 +99,8 @@ class SqlTransaction:
         return [AlertRow(*row) for row in rows]
 
     async def save_decisions(self, rows: Sequence[DecisionRow]) -> None:
-        changed = [_values(row) for row in rows if row.state != self._states.get(row.customer)]
-        passed = [_values(row) for row in rows if row.state == self._states.get(row.customer)]
+        changed = [decision_values(row) for row in rows if row.state != self._states.get(row.customer)]
+        passed = [decision_values(row) for row in rows if row.state == self._states.get(row.customer)]
         await update_rows(self._connection, tables.decision, "customer", _UPDATED, changed)
         timed = [values[:_STATE] + values[_STATE + 1 :] for values in passed]
         await update_rows(self._connection, tables.decision, "customer", _UPDATED_BY_TIME, timed)
@@ -108,8 +109,8 @@ class SqlTransaction:
         values = sorted(msgspec.structs.astuple(row) for row in rows)
         known = [value for value in values if value[0] in self._locked]
         new = [value for value in values if value[0] not in self._locked]
-        await insert_rows(self._connection, tables.alert, _ALERT, known, _REPLACED)
-        inserted = await insert_missing(self._connection, tables.alert, _ALERT, new, ("id",))
+        await insert_rows(self._connection, tables.alert, ALERT_COLUMNS, known, _REPLACED)
+        inserted = await insert_missing(self._connection, tables.alert, ALERT_COLUMNS, new, ("id",))
         if clashing := [value[0] for value in new if (value[0],) not in inserted]:
             raise Wanted(alerts=clashing)  # another partition raised it since we looked: lock it and decide again
 

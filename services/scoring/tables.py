@@ -2,8 +2,9 @@
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-from shared.checkpoint import checkpoint_table
+from shared.checkpoint import REBUILD_CHECKPOINT, checkpoint_table
 from shared.outbox import outbox_table
+from shared.rebuild import rebuild_table
 
 metadata = MetaData()
 
@@ -75,4 +76,59 @@ model_fit = Table(
     Column("beat_at", BigInteger, nullable=False),  # the runner's last sign of life; when it ended
     Column("version", Integer, nullable=False),  # published, 0 = none
     Column("report", LargeBinary, nullable=False),  # JSON: why, and the figures
+)
+
+# --- a rebuild: what was said, read again, and what it differs in -----------------------------------------------
+
+rebuild = rebuild_table(metadata)
+rebuild_checkpoint = checkpoint_table(metadata, REBUILD_CHECKPOINT)
+
+recalled = Table(
+    "recalled",
+    metadata,
+    Column("customer", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("draft", LargeBinary, nullable=False),
+)
+
+recalled_alert = Table(
+    "recalled_alert",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("customer", LargeBinary, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),
+    Column("moves", BigInteger, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("risk_ppm", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("recalled_alert_by_customer", "customer"),
+    Index("recalled_alert_by_leaf", "leaf"),
+)
+
+recalled_change = Table(
+    "recalled_change",
+    metadata,
+    Column("customer", LargeBinary, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("fact", LargeBinary, nullable=False),
+)
+
+rebuild_differing = Table(
+    "rebuild_differing",
+    metadata,
+    Column("customer", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("features", Text, nullable=False),
+)
+
+rebuild_previous = Table(
+    "rebuild_previous",
+    metadata,
+    Column("customer", LargeBinary, primary_key=True),
+    Column("decision", LargeBinary, nullable=False),
+    Column("alerts", LargeBinary, nullable=False),
 )

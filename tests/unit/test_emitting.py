@@ -29,6 +29,7 @@ from services.scoring.domain.alerts import (
 from services.scoring.domain.decision import Decision
 from services.scoring.domain.emitting import carried_of, cloud_event, topic_of
 from services.scoring.domain.reasons import Met, Part, Reasons
+from services.scoring.domain.rows import DecisionRow
 from shared.events import SECRET, FactRef, Place
 from shared.topics import CHURN_ALERTS, SEGMENT_CHANGES
 
@@ -77,9 +78,9 @@ def event_of(name: str) -> bytes:
     return cloud_event("main", CUSTOMER, TRANSITIONS[name], AT + 9)
 
 
-DECIDED = Decision(
+DECIDED = DecisionRow(CUSTOMER, "main", 5, 12, decision=Decision(
     "at_risk", AT, "order:1001", (ALERT,), ("order:7",), AT - 1, AT, 7, ("import-1",), 2, (Place(CUSTOMER, 3),)
-)  # fmt: skip
+))  # fmt: skip
 CARRYING = ("segment.changed", "alert.raised")
 
 

@@ -6,8 +6,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from services.scoring.domain.alerts import AlertJudged, AlertTransition, CustomerForgotten, StageChanged, Transition
-from services.scoring.domain.deciding import Decision
 from services.scoring.domain.reasons import Reasons
+from services.scoring.domain.rows import DecisionRow
 from services.scoring.domain.told import (
     Carried,
     CarriedAlert,
@@ -81,10 +81,11 @@ def _type(transition: Transition) -> str:
     return SEGMENT_CHANGED if isinstance(transition, StageChanged) else "raftar." + _name(transition)
 
 
-def carried_of(decision: Decision, transition: Transition, moves: int, read: tuple[int, int] | None) -> Carried:
-    """What a rebuild needs beside what is told. `decision`: after the transition · `moves`: of the opening leaf ·
+def carried_of(row: DecisionRow, transition: Transition, moves: int, read: tuple[int, int] | None) -> Carried:
+    """What a rebuild needs beside what is told. `row`: after the transition · `moves`: of the opening leaf ·
     `read`: partition and position of profile-changes before which everything was decided.
     """
+    decision = row.decision
     kept: CarriedAlert | UnsetType = UNSET
     if isinstance(transition, AlertTransition):
         alert = transition.alert
@@ -100,6 +101,7 @@ def carried_of(decision: Decision, transition: Transition, moves: int, read: tup
         alert=kept,
         held=decision.held,
         passed=decision.passed,
+        profile_version=row.version,
         read=UNSET if read is None else read,
         settled=decision.settled,
         spell=decision.stage_spell,

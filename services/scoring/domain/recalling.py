@@ -39,11 +39,13 @@ class _Carried(msgspec.Struct):
     passed: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     read: tuple[int, int] | None = None
+    profile_version: int = 0
     alert: _CarriedAlert | None = None
 
 
 class _Data(msgspec.Struct):
     at: int
+    emitted_at: int = 0
     definition_version: int = 0
     risk: float | None = None
     carried: _Carried = msgspec.field(default_factory=_Carried)
@@ -88,16 +90,18 @@ class Draft(msgspec.Struct, frozen=True, array_like=True):
     spell: str = ""
     passed: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    erased_sequence: int = 0
+    profile_version: int = 0
 
 
 class Said(NamedTuple):
     """One statement: about whom, what it says of the customer, its alert if it is about one, and up to where
-    profile-changes were decided then (partition, position).
+    profile-changes were decided then (partition, position, and when that was said).
     """
 
     draft: Draft
     alert: AlertRow | None
-    read: tuple[int, int] | None
+    read: tuple[int, int, int] | None
 
 
 def said_of(body: bytes) -> Said | None:
@@ -105,12 +109,18 @@ def said_of(body: bytes) -> Said | None:
     try:
         event = _event(body)
         if event.type == "raftar.segment.changed":
-            return Said(_draft(event), None, event.data.carried.read)
+            return Said(_draft(event), None, _read(event.data))
+        if event.type == "raftar.customer.erased":
+            return Said(_erasure(event), None, None)
         if event.type.startswith("raftar.alert."):
-            return Said(_draft(event), _alert_row(event, body), event.data.carried.read)
+            return Said(_draft(event), _alert_row(event, body), _read(event.data))
     except (msgspec.MsgspecError, ValueError) as error:
         raise Poison(f"not a decision: {type(error).__name__}: {error}") from error
     return None
+
+
+def _read(data: _Data) -> tuple[int, int, int] | None:
+    return None if data.carried.read is None else (*data.carried.read, data.emitted_at)
 
 
 def _draft(event: _Event) -> Draft:
@@ -129,6 +139,14 @@ def _draft(event: _Event) -> Draft:
         carried.spell,
         carried.passed,
         carried.held,
+        profile_version=carried.profile_version,
+    )
+
+
+def _erasure(event: _Event) -> Draft:
+    sequence, at = int(event.sequence), event.data.at
+    return Draft(
+        leaf_from_text(event.subject), event.workspace, behind=sequence, decided_at=at, erased_sequence=sequence
     )
 
 
@@ -173,19 +191,27 @@ def joined(before: Draft | None, newer: Draft) -> Draft:
         return newer
     stage = newer if newer.stage_sequence > before.stage_sequence else before
     behind = newer if newer.behind > before.behind else before
+    erased = max(before.erased_sequence, newer.erased_sequence)
+    if stage.stage_sequence < erased:
+        stage = Draft(before.customer, before.workspace)
     return msgspec.structs.replace(
         behind,
+        erased_sequence=erased,
         stage=stage.stage,
         stage_since=stage.stage_since,
         stage_sequence=stage.stage_sequence,
         decided_at=max(before.decided_at, newer.decided_at),
         version=max(before.version, newer.version),
+        profile_version=max(before.profile_version, newer.profile_version),
         settled=max(before.settled, newer.settled),
     )
 
 
 def recalled_row(draft: Draft, alerts: Iterable[AlertRow], partitions: int) -> DecisionRow:
-    """The decision row of a customer as it was said, without a state: it is armed when their profile is read."""
+    """The decision row of a customer as it was said, without a state: it is armed when their profile is read.
+
+    Of its version is all that was decided before the profile which the last statement rests on: that one is read again.
+    """
     remembered: tuple[Alert, ...] = ()
     for row in alerts:
         if row.body:
@@ -203,7 +229,8 @@ def recalled_row(draft: Draft, alerts: Iterable[AlertRow], partitions: int) -> D
         held=draft.held if draft.stage else (),
         version=draft.version,
     )
-    return DecisionRow(draft.customer, draft.workspace, partition_of(draft.customer, partitions), decision=decision)
+    version, partition = max(0, draft.profile_version - 1), partition_of(draft.customer, partitions)
+    return DecisionRow(draft.customer, draft.workspace, partition, version, decision=decision)
 
 
 # --- when the profile is read ---------------------------------------------------------------------------------
@@ -211,7 +238,7 @@ def recalled_row(draft: Draft, alerts: Iterable[AlertRow], partitions: int) -> D
 
 def is_recalled(row: DecisionRow) -> bool:
     """Whether decisions about the customer are known and nothing of their profile was read yet."""
-    return not row.state and not row.version and bool(row.decision.stage)
+    return not row.state and bool(row.decision.stage)
 
 
 def unheld(row: DecisionRow) -> Decision:

@@ -288,8 +288,8 @@ class Book:
         )  # fmt: skip
 
     def _emit(self, row: DecisionRow, transition: Transition, moves: int = 0) -> bytes:
-        setting, decision = self._setting, self._row(row.customer).decision
-        carried = carried_of(decision, transition, moves, self.read)
+        setting = self._setting
+        carried = carried_of(self._row(row.customer), transition, moves, self.read)
         body = cloud_event(row.workspace, row.customer, transition, setting.now, carried)
         partition = partition_of(row.customer, setting.partitions)
         self.parcels.append(Parcel(topic_of(transition), partition, row.customer, body))

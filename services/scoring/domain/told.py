@@ -59,12 +59,14 @@ class CarriedAlert(msgspec.Struct, frozen=True, kw_only=True):
 class Carried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What only a rebuild of scoring reads: the decision behind the statement, as far as nothing else tells it.
 
-    `read`: partition and position of `profile-changes` up to which everything was decided when this was.
+    `profile_version`: of the profile decided on · `read`: partition and position of `profile-changes` up to which
+    everything was decided when this was.
     """
 
     alert: CarriedAlert | UnsetType = UNSET
     held: tuple[str, ...] = ()
     passed: tuple[str, ...] = ()
+    profile_version: int = 0
     read: tuple[int, int] | UnsetType = UNSET
     settled: int
     spell: str = ""
