@@ -64,6 +64,7 @@ class Worker:
         self._log, self._ownership, self._projection = log, ownership, projection
         self._states_watermarks = relaying is not None and relaying.states_watermarks
         self._identity = ""
+        self._relay_task: asyncio.Task[None] | None = None
         self._relay = (
             Relay(log, projection.store, clock, relaying, projection.topic, self.lanes, self.tally)
             if relaying is not None
@@ -80,11 +81,17 @@ class Worker:
         if self._relay is not None:
             self._relay.wake()
 
+    async def relayed(self) -> None:
+        """Return when what is in the outbox now was relayed, or could not be."""
+        if self._relay is not None and self._relay_task is not None and not self._relay_task.done():
+            await self._relay.passed()
+
     async def run(self) -> None:
         """Fold until cancelled; then leave the group, so that others take over at once."""
         await self._ownership.start()
         self._identity = await self._log.identity(self.topic)
         relay = asyncio.create_task(self._relay.run()) if self._relay is not None else None
+        self._relay_task = relay
         try:
             while True:
                 await self._follow_assignment()

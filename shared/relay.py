@@ -93,6 +93,7 @@ class Relay:
         self._log, self._store, self._clock, self._settings = log, store, clock, relaying
         self._topic, self._lanes, self._tally = topic, lanes, tally
         self._wanted = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
         self._agreed_offset_ms: float | None = None  # of our clock from its own monotonic one, when it last was right
         self._next_clock_check = 0.0
 
@@ -100,18 +101,31 @@ class Relay:
         """There is something in the outbox."""
         self._wanted.set()
 
+    async def passed(self) -> None:
+        """Return when a pass that begins after the call is over, whether it got through or not."""
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self.wake()
+        await waiting
+
     async def run(self) -> None:
         """Relay as soon as woken, pulse every 250 ms; a failure pauses and is tried again from the outbox."""
         next_pulse = self._clock.monotonic()
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), max(0.0, next_pulse - self._clock.monotonic()))
-            self._wanted.clear()
-            pulse = self._clock.monotonic() >= next_pulse
-            await self._guarded(pulse)
-            if pulse:
-                self._tally.pulses += 1
-                next_pulse = self._clock.monotonic() + PULSE_SECONDS
+        waiting: list[asyncio.Future[None]] = []
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted.wait(), max(0.0, next_pulse - self._clock.monotonic()))
+                self._wanted.clear()
+                waiting, self._waiting = self._waiting, []
+                pulse = self._clock.monotonic() >= next_pulse
+                await self._guarded(pulse)
+                _released(waiting)
+                if pulse:
+                    self._tally.pulses += 1
+                    next_pulse = self._clock.monotonic() + PULSE_SECONDS
+        finally:
+            _released([*waiting, *self._waiting])
 
     async def _guarded(self, pulse: bool) -> None:
         try:
@@ -251,6 +265,12 @@ class Relay:
 
     def _monotonic_ms(self) -> float:
         return self._clock.monotonic() * 1000
+
+
+def _released(waiting: Sequence[asyncio.Future[None]]) -> None:
+    for one in waiting:
+        if not one.done():
+            one.set_result(None)
 
 
 def _is_owner(lane: Lane, snapshot: OutboxSnapshot) -> bool:

@@ -21,6 +21,9 @@ from shared.topics import WATERMARKS
 
 READ_WAIT_SECONDS = 0.5
 PAUSE_SECONDS = 0.25
+TURNS_AT_ONCE, UNTOLD_TURNS = 2, 4
+"""Of all partitions together: while many have much to fire, folds and answers wait for few of them, and what they fired
+is relayed before much more is: a new fact's alert stands behind it in the outbox."""
 
 _log = structlog.get_logger("hearing")
 
@@ -33,6 +36,7 @@ class Hearing:
         self.statements = self.undecodable = self.failures = 0
         self._source, self._clock, self._heard, self._keeper = log, clock, heard, keeper
         self._unfinished = unfinished
+        self._places, self._untold = asyncio.Semaphore(TURNS_AT_ONCE), asyncio.Semaphore(UNTOLD_TURNS)
         self._moved: set[int] = set()
         self._turns: dict[int, asyncio.Task[None]] = {}
         self._since: dict[int, tuple[tuple[int, int | None], float]] = {}
@@ -119,9 +123,14 @@ class Hearing:
         try:
             while partition in self._moved:
                 self._moved.discard(partition)
-                worker = self._keeper.worker
-                if worker is not None and await worker.turn(partition) and self._unfinished(partition):
-                    self._moved.add(partition)  # the lane's lock was free in between: new facts go first
+                async with self._untold:
+                    worker = self._keeper.worker
+                    async with self._places:
+                        taken = worker is not None and await worker.turn(partition)
+                    if worker is None or not taken or not self._unfinished(partition):
+                        continue
+                    await worker.relayed()
+                self._moved.add(partition)  # at the end of the queue: the others, and new facts, go first
         except Exception as error:  # the next statement brings the next turn
             self.failures += 1
             _log.warning("a turn failed", partition=partition, error=named(error))

