@@ -15,7 +15,7 @@ from shared.checkpoint import Claim
 from shared.clock import Clock
 from shared.codec import Unknown, decode
 from shared.errors import Conflict, NewerVersion, Poison
-from shared.events import CustomerAbsorbed, Fact, ImportPassed, ProfileChanged
+from shared.events import REPUBLISHING, CustomerAbsorbed, Fact, ImportPassed, ProfileChanged, RepublishPassed
 from shared.log.port import Batch, Record
 from shared.topics import PROFILE_CHANGES
 
@@ -80,6 +80,9 @@ class ChangesProjection:
             for fact in facts:
                 if isinstance(fact, ImportPassed):
                     await transaction.note_import(claim.partition, fact.import_id, fact.partition, fact.workspace)
+                if isinstance(fact, RepublishPassed):  # told again by every partition at once
+                    for one in range(self.partitions):
+                        await transaction.note_import(claim.partition, REPUBLISHING + fact.id, one, "")
             book = await self._take(transaction, claim.partition, changes, watermark) if changes else None
         self._look_again(claim.partition, facts, book)
         self._just_folded.add(claim.partition)
@@ -181,7 +184,8 @@ class ChangesProjection:
     def _look_again(self, partition: int, facts: Sequence[Fact], book: Book | None) -> None:
         """Keep the remembered due time right after a fold, or forget it where an import may have to be released."""
         rows = book.rows() if book is not None else []
-        if any(isinstance(fact, ImportPassed) for fact in facts) or any(row.decision.held for row in rows):
+        has_passed = any(isinstance(fact, ImportPassed | RepublishPassed) for fact in facts)
+        if has_passed or any(row.decision.held for row in rows):
             self._hints.pop(partition, None)
         for row in rows:
             hint = self._hints.get(row.partition)
