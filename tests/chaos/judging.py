@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from services.first_start import open_log
 from services.profiles.digest import digest, refold
 from shared.clock import SystemClock
@@ -137,7 +139,7 @@ async def _settled(house: House, customers: Mapping[int, list[Bought]]) -> tuple
         return len(await pages(house, "scoring", "/v1/alerts", state="open", policy=verdict.SILENCE)) >= silent
 
     try:
-        await eventually(all_open, QUIET_SECONDS / 4, "an alert for everybody who went silent")
+        await eventually(all_open, QUIET_SECONDS / 2, "an alert for everybody who went silent")
     except AssertionError as error:
         print(error)  # the checks say who is missing
     await quiet(house)
@@ -168,6 +170,20 @@ def _damaged(folder: Path) -> list[str]:
             told = connection.execute("PRAGMA integrity_check").fetchall()
         wrong += [f"{path.name}: {line[0]}" for line in told if line[0] != "ok"]
     return wrong
+
+
+async def up(house: House) -> None:
+    """Wait until every service answers: the last fault may have been to one that is asked next."""
+    async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
+
+        async def answers() -> bool:
+            try:
+                asked = [await client.get(f"{service.url}/livez") for service in house.services.values()]
+            except httpx.TransportError:
+                return False
+            return all(answer.status_code == 200 for answer in asked)
+
+        await eventually(answers, QUIET_SECONDS, "every service to answer")
 
 
 async def quiet(house: House) -> float:

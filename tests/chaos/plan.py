@@ -101,7 +101,7 @@ def _round(dice: random.Random, mode: str, freeze_seconds_max: float) -> list[Fa
         return faults
     faults += [Fault(0.0, FREEZE, BROKER, frozen()), Fault(0.0, STOP, DATABASE)]
     faults += [Fault(0.0, CUT, DATABASE)] * 2
-    faults += [Fault(0.0, CLOCK, room, away(), dice.choice((1, -1))) for room in ROOMS]
+    faults += [Fault(0.0, CLOCK, room, away(), hours) for room in ROOMS for hours in (1, -1)]
     return faults
 
 

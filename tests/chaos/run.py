@@ -56,7 +56,7 @@ def quick(mode: str, seed: int) -> Course:
 
 def long(mode: str, seed: int, kills: int, events: int) -> Course:
     """The form of `make chaos`: about 1.5 s (Kafka: 3.5 s) for each kill, and on until there are `events`."""
-    seconds = kills * (1.5 if mode == EMBEDDED else 3.5)
+    seconds = max(60.0, kills * (1.5 if mode == EMBEDDED else 3.5))
     views = max(1, round(events / seconds * 0.9 / 120))
     course = Course(mode, seed, kills, seconds, events, people=120, posters=8, views=views, batch_max=100)
     return replace(course, freeze_seconds_max=FREEZE_SECONDS_MAX)
@@ -150,6 +150,7 @@ async def endured(house: House, ground: Ground, course: Course) -> Report:
     try:
         await run.fire(plan)
         ahead_ms = _let_time_come(ground, fate)
+        await judging.up(house)
         quiet_seconds = await judging.quiet(house)
         found = await judging.judged(house, run.case(ahead_ms, any(fault.what == CLOCK for fault in plan)))
     except BaseException:

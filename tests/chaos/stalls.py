@@ -15,6 +15,7 @@ from shared.errors import RaftarError
 from tests.support.house import House
 
 LOOK_SECONDS = 0.25
+FAULTS_SHOWN = 8
 AFTER_SECONDS = 1.0
 """A gap that begins so soon after a fault is over still counts as its."""
 
@@ -55,7 +56,10 @@ def worst(name: str, signs: Sequence[float], faults: Sequence[Happened], began_a
     gaps = [(later - earlier, earlier) for earlier, later in pairwise(signs)]
     length, at = max(gaps, default=(0.0, began_at))
     touching = [one for one in sorted(faults, key=lambda one: one.began_at) if _touches(one, at, at + length)]
-    kinds = ", ".join(f"{one.kind} {one.began_at - began_at:.1f}–{one.over_at - began_at:.1f}" for one in touching)
+    kinds = ", ".join(
+        f"{one.kind} {one.began_at - began_at:.1f}–{one.over_at - began_at:.1f}" for one in touching[:FAULTS_SHOWN]
+    )
+    kinds += f" and {len(touching) - FAULTS_SHOWN} more" if len(touching) > FAULTS_SHOWN else ""
     return f"  longest without {name}: {length:.1f} s from {at - began_at:.1f} s on ({kinds})"
 
 
