@@ -13,14 +13,17 @@ from rich.markup import escape
 
 from services.cli import customer as customer_command
 from services.cli import keys as keys_command
-from services.cli import republish as republish_command
 from services.cli import model as model_command
+from services.cli import republish as republish_command
 from services.cli import tail as tail_command
+from services.cli.erasing import erase_command, receipt_command, reinstate_command
 from services.cli.errors import EXIT_CODES, INTERRUPTED, CommandError
+from services.cli.failed import failed_app
 from services.cli.house import CliSettings, House, find_house
 from services.cli.importing import command as import_command
 from services.cli.past import When
 from services.cli.rebuild import rebuild_app
+from services.cli.sealing import add_sealing_commands
 from services.cli.verify import verify_command
 
 EXITS = "Exit codes: " + " · ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
@@ -34,8 +37,19 @@ app = typer.Typer(
     help="Who your customers are, what they do, and who is about to leave: from the command line.",
     epilog=EXITS,
 )
-keys_app = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.", epilog=EXITS)
+keys_app = typer.Typer(
+    no_args_is_help=True, help="API keys: make, list, revoke. Sealing keys: list, rotate, destroy.", epilog=EXITS
+)
 app.add_typer(keys_app, name="keys")
+add_sealing_commands(keys_app)
+app.add_typer(failed_app, name="failed")
+app.command("erase", epilog="Example: raftar erase user:4711   ·   raftar erase email:ada@example.org --yes --json")(
+    erase_command
+)
+app.command("receipt", epilog="Example: raftar receipt   ·   raftar receipt 0190163d-8694-739b-aea5-966c26f8ad91")(
+    receipt_command
+)
+app.command("reinstate", epilog="Example: raftar reinstate email:ada@example.org")(reinstate_command)
 app.add_typer(rebuild_app, name="rebuild")
 app.command("verify", epilog="Example: raftar verify   ·   raftar verify --customer user:42 --json")(verify_command)
 model_app = typer.Typer(no_args_is_help=True, help="The churn model: fit it to your customers.", epilog=EXITS)
