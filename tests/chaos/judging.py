@@ -49,14 +49,16 @@ class Findings:
 
     @property
     def lost(self) -> int:
-        """Acknowledged touchpoints that are missing from log or profiles."""
-        folded = [text for text in self.wrong["folded once"] if "not folded" in text]
-        return max(len(self.wrong["in the log"]), len(folded))
+        """Acknowledged touchpoints that are missing from log, profiles or counts, as the check says that found most."""
+        return self._most(verdict.LOST)
 
     @property
     def doubled(self) -> int:
-        """Touchpoints counted that were not, or more often than, acknowledged."""
-        return len(self.wrong["folded once"]) - sum("not folded" in text for text in self.wrong["folded once"])
+        """The same for touchpoints that count more often than they were acknowledged."""
+        return self._most(verdict.DOUBLED)
+
+    def _most(self, beginning: str) -> int:
+        return max(sum(text.startswith(beginning) for text in texts) for texts in self.wrong.values())
 
 
 async def judged(house: House, case: Case) -> Findings:

@@ -14,6 +14,8 @@ KILL, FREEZE, STOP, CUT, DISK, CLOCK = "kill", "freeze", "stop", "cut", "disk", 
 
 ROUND_KILLS = 18
 """So many kills come with one round of every other fault."""
+SHARED_JUMPS_MAX = 12
+"""Where all share a clock, so many jumps at most: they fill the last quarter."""
 FREEZE_SECONDS_MAX = 15.0
 TAKE_OVER_FREEZE_SECONDS = (8.0, 10.0)
 """Longer than a consumer group waits for a silent member (6 s), so that it is replaced while it sleeps."""
@@ -53,8 +55,9 @@ def planned(seed: int, mode: str, kills: int, seconds: float, freeze_seconds_max
     """
     dice = random.Random(f"{seed} {mode}")
     faults = [Fault(0.0, KILL, whom) for whom in _killed(mode, kills)]
-    for _ in range(max(1, kills // ROUND_KILLS)):
-        faults += _round(dice, mode, freeze_seconds_max)
+    for number in range(max(1, kills // ROUND_KILLS)):
+        this_round = _round(dice, mode, freeze_seconds_max)
+        faults += [one for one in this_round if mode == KAFKA or one.what != CLOCK or number < SHARED_JUMPS_MAX / 2]
     if mode == KAFKA:
         faults += [Fault(0.0, FREEZE, room, dice.uniform(*TAKE_OVER_FREEZE_SECONDS)) for room in FOLDING]
     dice.shuffle(faults)
