@@ -17,6 +17,7 @@ from services.cli.rest import Rest
 from services.cli.said import why
 
 NOW = When()
+BAD_FIELD = 422
 CUSTOMER_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -61,8 +62,15 @@ def find(profiles: Rest, who: str, when: When = NOW) -> dict[str, Any]:
         identifier = who if ":" in who else f"user:{who}"
         return dict(profiles.get("/v1/customers", {"identifier": identifier, **when.query}))
     except Refused as error:
-        error.next_step = error.next_step or "name another identifier: user:4711, email:ada@example.org, phone:+98..."
+        error.next_step = error.next_step or _next_step(error, when)
         raise
+
+
+def _next_step(error: Refused, when: When) -> str:
+    if error.status == BAD_FIELD and not when.is_now:
+        return "write times as 2026-03-01, 2026-03-01T12:00:00Z or epoch milliseconds"
+    step = "name another identifier: user:4711, email:ada@example.org, phone:+98..."
+    return step if when.is_now else f"ask for a later instant, or {step}"
 
 
 def _timeline_of(profiles: Rest, customer_id: str, last: int, when: When) -> list[dict[str, Any]]:
