@@ -37,10 +37,10 @@ bench: $(VENV)/.installed-dev ## figures of this machine, printed and never asse
 	  name=$${bench%.py}; echo "== $${name##*/}"; $(PY) -m $${name//\//.} || exit 1; done
 
 overload: $(VENV)/.installed-dev ## three times what the door can take: refusals, memory, recovery, loss; KAFKA=1 on a broker too
-	@$(PY) -m tests.load.overload --seconds $${SECONDS:-60} $${KAFKA:+--kafka}
+	@$(PY) -m tests.load.overload --seconds $(or $(SECONDS),60) $(if $(KAFKA),--kafka)
 
 soak: $(VENV)/.installed-dev ## a whole house under steady load, an hour or SECONDS=180: memory, files, answer times
-	@$(PY) -m tests.load.soak --seconds $${SECONDS:-3600} $${KAFKA:+--kafka}
+	@$(PY) -m tests.load.soak --seconds $(or $(SECONDS),3600) $(if $(KAFKA),--kafka)
 
 simulate: $(VENV)/.installed-dev ## many more seeded schedules than the tests run: make simulate SEEDS=20000
 	@SEEDS=$${SEEDS:-20000} $(PY) -m pytest -q -x tests/simulation/test_schedules.py

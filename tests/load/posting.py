@@ -109,7 +109,7 @@ class Crowd:
     """Many connections to one door, and numbers that no request shares with another."""
 
     def __init__(self, port: int, request: bytes) -> None:
-        self._port, self._request = port, request
+        self._port, self.request = port, request
         self._idle: list[Connection] = []
         self._open = 0
         self._number = 0
@@ -175,7 +175,7 @@ class Crowd:
         number = self._number
         await connection.connect(self._port)
         sent_at = time.monotonic()
-        status, retry_after = await connection.ask(self._request.replace(UNIQUE, b"%08x" % number))
+        status, retry_after = await connection.ask(self.request.replace(UNIQUE, b"%08x" % number))
         offered.answers.append(Answer(number, status, retry_after, sent_at, time.monotonic() - sent_at))
         self._idle.append(connection)
 
