@@ -96,12 +96,12 @@ async def folds_a_second(house: House, crowd: Crowd) -> float:
     began = time.monotonic()
     sent = await crowd.press(8, BURST_SECONDS)
     async with house.client("profiles") as client:
-        while (await _lag(client)) > 0:
+        while (await lag(client)) > 0:
             await asyncio.sleep(0.1)
     return len(sent.of(200)) * ITEMS / (time.monotonic() - began)
 
 
-async def _lag(client: httpx.AsyncClient) -> float:
+async def lag(client: httpx.AsyncClient) -> float:
     """Records of touchpoints not folded yet."""
     checks = (await client.get("/readyz")).json()["checks"]
     return sum(float(check.get("lag_records") or 0) for check in checks.values())
