@@ -227,8 +227,8 @@ def upgrade() -> None:
         "transition",
         ["alert", "number"],
         unique=False,
-        postgresql_where=sa.text("topic = 'churn-alerts'"),
-        sqlite_where=sa.text("topic = 'churn-alerts'"),
+        postgresql_where=sa.text("length(alert) > 0"),
+        sqlite_where=sa.text("length(alert) > 0"),
     )
     op.create_table(
         "touchpoint",
@@ -314,8 +314,8 @@ def downgrade() -> None:
     op.drop_index(
         "transition_by_alert",
         table_name="transition",
-        postgresql_where=sa.text("topic = 'churn-alerts'"),
-        sqlite_where=sa.text("topic = 'churn-alerts'"),
+        postgresql_where=sa.text("length(alert) > 0"),
+        sqlite_where=sa.text("length(alert) > 0"),
     )
     op.drop_index("transition_by_customer", table_name="transition")
     op.drop_table("transition")

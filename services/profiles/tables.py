@@ -141,7 +141,7 @@ alert = Table(
     Index("alert_by_customer", "customer"),
 )
 
-_OF_ALERTS = text("topic = 'churn-alerts'")
+_OF_ALERTS = text("length(alert) > 0")
 
 transition = Table(  # every decision ever recorded, so that it can be told what was decided by any instant
     "transition",
