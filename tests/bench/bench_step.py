@@ -29,10 +29,11 @@ from tests.builders import NOON_MS, a_leaf, a_record, a_touchpoint
 from tests.support.steps import START_MS, a_projection, fresh_database
 
 BATCH = 2_000
+TARGETS = (0, 1, 2, 3)
 RECORD = 20
 
 
-def history(batches: int, per_customer: int) -> list[list[Fact]]:
+def history(batches: int, per_customer: int, prefix: str = "") -> list[list[Fact]]:
     """Batches of records of 20 touchpoints, each batch over BATCH / per_customer of twice as many customers."""
     made = []
     for batch in range(batches):
@@ -41,7 +42,7 @@ def history(batches: int, per_customer: int) -> list[list[Fact]]:
             a_touchpoint(
                 "page_viewed",
                 at=NOON_MS + batch * 60_000 + n,
-                leaf=a_leaf(f"c{(batch * 7 + n // per_customer) % customers}"),
+                leaf=a_leaf(f"{prefix}c{(batch * 7 + n // per_customer) % customers}"),
                 id=derived_id(str(batch), str(n)),
                 path="/shop/shoes",
                 title="Shoes " * 10,
@@ -58,25 +59,31 @@ def batch_of(claim: Claim, values: Sequence[bytes]) -> Batch:
     return Batch(records, claim.position + len(records))
 
 
-async def relay(store: SqlStore, claim: Claim) -> Claim:
-    """What the relay does with the database: read what waits, delete it."""
+async def relay(store: SqlStore, claim: Claim, targets: Sequence[int] = TARGETS) -> Claim:
+    """What the relay does with the database: read what waits for these partitions, delete it."""
     while True:
-        snapshot = await store.outbox([0, 1, 2, 3], 4_000)
+        snapshot = await store.outbox(targets, 4_000)
         if not snapshot.rows:
             return claim
         claim = (await store.relayed([claim], [row.seq for row in snapshot.rows]))[0]
 
 
-async def ours(database: Database, encoded: Sequence[Sequence[bytes]], on_batch: Callable[[float], None]) -> None:
+async def ours(
+    database: Database,
+    encoded: Sequence[Sequence[bytes]],
+    on_batch: Callable[[float], None],
+    partition: int = 0,
+    targets: Sequence[int] = TARGETS,
+) -> None:
     """The step as it runs."""
     projection = a_projection(database)
     store = projection.store
     assert isinstance(store, SqlStore)
-    claim = await projection.store.acquire(TOUCHPOINTS, 0, "bench")
+    claim = await projection.store.acquire(TOUCHPOINTS, partition, "bench")
     for values in encoded:
         before = time.perf_counter()
         claim = await projection.fold(claim, batch_of(claim, values))
-        claim = await relay(store, claim)
+        claim = await relay(store, claim, targets)
         on_batch(time.perf_counter() - before)
 
 
@@ -119,10 +126,16 @@ async def record(encoded: Sequence[Sequence[bytes]], folder: Path) -> Recorded:
     return found
 
 
-async def bare(database: Database, recorded: Recorded, on_batch: Callable[[float], None]) -> None:
+async def bare(
+    database: Database,
+    recorded: Recorded,
+    on_batch: Callable[[float], None],
+    partition: int = 0,
+    targets: Sequence[int] = TARGETS,
+) -> None:
     """The same statements with rows made beforehand: no decoding, no folding, no encoding."""
     store = SqlStore(database)
-    claim = await store.acquire(TOUCHPOINTS, 0, "bench")
+    claim = await store.acquire(TOUCHPOINTS, partition, "bench")
     columns = [name for name in _LEAF if name not in ("leaf", "workspace")]
     for seen, leaves, shown, parcels in recorded.batches:
         updates = [(value[0], *value[2:]) for value in map(_leaf_values, leaves)]
@@ -136,7 +149,7 @@ async def bare(database: Database, recorded: Recorded, on_batch: Callable[[float
             await update_rows(connection, tables.leaf, "leaf", columns, updates)
             await insert_rows(connection, tables.customer, _LISTING, shown, _LISTED, {"stage": _STAGE_KNOWN})
             await outbox.send(connection, tables.outbox, parcels)
-        claim = await relay(store, claim)
+        claim = await relay(store, claim, targets)
         on_batch(time.perf_counter() - before)
 
 
