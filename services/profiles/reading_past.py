@@ -87,7 +87,7 @@ async def is_complete(connection: AsyncConnection, known_at: int) -> bool:
 async def touchpoints(connection: AsyncConnection, workspace: str, which: Which) -> AsyncIterator[list[Seen]]:
     """The touchpoints, oldest first, in chunks; those whose body was erased are left out. Raises TooLarge."""
     after = which.after
-    await _take_time(connection)
+    await take_time(connection)
     for _ in range(TOUCHPOINTS_MAX // CHUNK_ROWS):
         chunk = await _chunk(connection, workspace, which, after, CHUNK_ROWS)
         if chunk:
@@ -98,9 +98,10 @@ async def touchpoints(connection: AsyncConnection, workspace: str, which: Which)
     raise TooLarge(f"more than {TOUCHPOINTS_MAX} touchpoints would have to be folded to tell this")
 
 
-async def _take_time(connection: AsyncConnection) -> None:
+async def take_time(connection: AsyncConnection) -> None:
     """Let this reading last longer than a step may: it holds no lock, nobody waits for it."""
     if connection.dialect.name != "sqlite":
+        await connection.exec_driver_sql("SET LOCAL transaction_timeout = 0")  # a timer that runs is not set anew
         await connection.exec_driver_sql(f"SET LOCAL transaction_timeout = '{READ_SECONDS}s'")
 
 

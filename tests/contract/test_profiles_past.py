@@ -9,6 +9,7 @@ import pytest
 
 from services.profiles.domain.past import Cut
 from services.profiles.past import told_then
+from services.profiles.reading_past import take_time
 from shared import profile as profiles
 from shared.codec import encode
 from shared.database import Database, fetch
@@ -150,3 +151,14 @@ async def test_another_workspace_has_no_past_here(database: Database) -> None:
     async with database.snapshot() as connection:
         with pytest.raises(NotFound):
             await told_then(connection, "rival", LEAVES[0], Cut(None, START_MS + 9))
+
+
+async def test_a_long_reading_is_not_cut_off_like_a_step(database: Database) -> None:
+    """The timer that ends a step in time is stopped for a reading of the past."""
+    if database.is_sqlite:
+        return  # knows no such timer
+    async with database.snapshot() as connection:
+        for limit in ("0", "'300ms'"):
+            await connection.exec_driver_sql(f"SET LOCAL transaction_timeout = {limit}")
+        await take_time(connection)
+        await fetch(connection, "SELECT pg_sleep(0.5)")
