@@ -9,6 +9,8 @@ from shared.database import execute
 from shared.topics import SEGMENT_CHANGES
 
 _STANDING = "DELETE FROM standing WHERE customer = $1 AND stage_at <= $2 AND risk_at <= $2"
+_UNLISTED = """UPDATE customer SET stage = '' WHERE customer = $1
+AND NOT EXISTS (SELECT 1 FROM standing s WHERE s.customer = $1)"""
 _ALERTS = "DELETE FROM alert WHERE customer = $1"
 _SAID = "DELETE FROM transition WHERE customer = $1 AND topic = $2 AND partition = $3 AND position < $4"
 
@@ -47,7 +49,8 @@ async def forget(
     connection: AsyncConnection, topic: str, partition: int, one: Forgotten, taken_back: int
 ) -> None:  # fmt: skip
     """Delete what this topic ever said of the customer before, and write it into receipts that wait for it."""
-    await execute(connection, _STANDING, one.customer, one.at)
+    if await execute(connection, _STANDING, one.customer, one.at):
+        await execute(connection, _UNLISTED, one.customer)
     if topic != SEGMENT_CHANGES:
         await execute(connection, _ALERTS, one.customer)
     count = taken_back + await execute(connection, _SAID, one.customer, topic, partition, one.position)

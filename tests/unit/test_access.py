@@ -15,7 +15,7 @@ from shared.access import (
     new_key,
 )
 from shared.errors import InvalidField
-from shared.events import PUBLIC, SECRET, KeyCreated, KeyRevoked, LeafErased, WorkspaceDefined
+from shared.events import PUBLIC, SECRET, KeyCreated, KeyRevoked, LeafErased, SealingKeyDestroyed, WorkspaceDefined
 
 SHOP = WorkspaceDefined("shop", "Asia/Tehran", "IR", "0001", b"p" * 32, 1)
 
@@ -144,3 +144,18 @@ def test_other_facts_change_nothing_and_evolve_is_pure() -> None:
     assert access.evolve(LeafErased("shop", b"", b"", 1)) is access
     access.evolve(KeyRevoked("shop", fact.key_id, 9))
     assert access.keys[fact.key_id].revoked_at is None
+
+
+def test_sealing_keys_have_a_history_and_a_destroyed_one_stays_destroyed() -> None:
+    """The one in use cannot be destroyed; a key that was told before does not come back as another."""
+    second = WorkspaceDefined("shop", "UTC", "IR", "0002", b"q" * 32, 50)
+    access = Access().evolve(SHOP).evolve(second)
+    keys = access.workspaces["shop"].sealing_keys
+    assert [(key.name, key.since, key.until) for key in keys] == [("0001", 1, 50), ("0002", 50, None)]
+    assert access.evolve(SealingKeyDestroyed("shop", "0002", 60)) == access
+    assert access.evolve(SealingKeyDestroyed("nobody", "0001", 60)) == access
+    gone = access.evolve(SealingKeyDestroyed("shop", "0001", 60)).evolve(SealingKeyDestroyed("shop", "0001", 99))
+    assert gone.workspaces["shop"].destroyed_keys == {"0001"}
+    assert gone.workspaces["shop"].sealing_keys[0].destroyed_at == 60
+    assert gone.evolve(second).workspaces["shop"].sealing_keys == gone.workspaces["shop"].sealing_keys
+    assert gone.workspaces["shop"].created_at == 1

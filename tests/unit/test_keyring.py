@@ -106,3 +106,31 @@ def test_destroyed_private_keys_are_simply_absent(keyring: Keyring, tmp_path: Pa
 def test_names_that_are_no_folder_names_are_refused(keyring: Keyring, name: str) -> None:
     with pytest.raises(InvalidField, match="workspace"):
         keyring.create(name)
+
+
+def test_a_rotated_pair_stands_behind_the_first_which_still_opens(keyring: Keyring) -> None:
+    first, public = keyring.sealing_public("main")
+    old = Sealer(first, public).seal({0: {"a": 1}}, 0)
+    second, newer = keyring.rotate("main")
+    assert (first[:5], second[:5]) == ("0001-", "0002-")
+    assert keyring.sealing_public("main") == (second, newer)
+    assert keyring.sealing_names("main") == [first, second]
+    opener = Opener(keyring.private_keys("main"))
+    assert opener.open(old) == opener.open(Sealer(second, newer).seal({0: {"a": 1}}, 0)) == {0: {"a": 1}}
+
+
+def test_a_destroyed_key_is_overwritten_and_gone_and_its_name_stays(keyring: Keyring, tmp_path: Path) -> None:
+    first, _ = keyring.sealing_public("main")
+    secret = keyring.private_keys("main")[first]
+    held = next(tmp_path.rglob(f"{first}.private")).open("rb")  # whoever has the file open sees what became of it
+    keyring.rotate("main")
+    assert keyring.destroy("main", first)
+    assert first not in keyring.private_keys("main")
+    assert keyring.sealing_names("main")[0] == first
+    with held:
+        overwritten = held.read()
+    assert len(overwritten) == len(secret)
+    assert overwritten != secret
+    assert not keyring.destroy("main", first)
+    with pytest.raises(InvalidField):
+        keyring.destroy("main", "../leaf")
