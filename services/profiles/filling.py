@@ -15,6 +15,8 @@ from shared.topics import TOUCHPOINTS
 
 RECORDS_MAX = 500
 LOOK_SECONDS = 0.1
+PATIENCE_SECONDS, PATIENT_RECORDS = 1.0, 10
+"""While live is behind, so many records are folded so often, and no more."""
 PACE_SECONDS = 5.0
 """The rate shown is of the last so many seconds, about."""
 
@@ -29,6 +31,7 @@ class Filling:
         self._meter = LagMeter()
         self._share, self._lag_seconds, self._size = SHARE_MIN, 0.0, 50
         self._looked_at = float("-inf")
+        self._worked_at = clock.monotonic()
         self._live: Mapping[int, int] = {}
         self._paced_at = clock.monotonic()
         self._paced = (0, 0)
@@ -60,20 +63,30 @@ class Filling:
     async def piece(self, goals: Mapping[int, int]) -> bool:
         """Fold one batch of the partition that is furthest behind its goal, then rest as the throttle says.
 
-        While live is behind nothing is folded. Returns whether anything was. Raises Fenced, Stopped.
+        While live is behind next to nothing is folded. Returns whether anything was. Raises Fenced, Stopped.
         """
         await self.look()
         left = self.behind(goals)
-        if not left or not self._share:
+        if not left or not self._may_work():
             await asyncio.sleep(pause_seconds(0.0, 0.0))
             return False
         partition = max(left, key=lambda one: left[one])
         began = self._clock.monotonic()
         went_on = await self._fold(partition, goals[partition])
-        worked_seconds = self._clock.monotonic() - began
+        self._worked_at = self._clock.monotonic()
+        worked_seconds = self._worked_at - began
         self._size = size_next(self._size, worked_seconds, RECORDS_MAX)
         await asyncio.sleep(pause_seconds(self._share, worked_seconds))
         return went_on
+
+    def _may_work(self) -> bool:
+        """Not while live is behind; but a house that is always behind gets its rebuild too, a small piece at a time."""
+        if self._share:
+            return True
+        if self._clock.monotonic() - self._worked_at < PATIENCE_SECONDS:
+            return False
+        self._size = min(self._size, PATIENT_RECORDS)
+        return True
 
     async def rest(self, worked_seconds: float) -> None:
         """Rest after other work, as the throttle says, and wait while live is behind."""

@@ -50,6 +50,7 @@ class Beside:
     clock: SystemClock = field(default_factory=SystemClock)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+    deadline_seconds: float = DEADLINE_SECONDS
 
     def __post_init__(self) -> None:
         self.projection = TouchpointsProjection(
@@ -106,7 +107,7 @@ class Beside:
 
     async def until(self, met: Callable[[Rebuild | None], bool]) -> Rebuild | None:
         """The row once `met` says so; a failed rebuild ends the waiting."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with asyncio.timeout(self.deadline_seconds):
             while True:
                 row = await self.row()
                 if met(row):
@@ -122,7 +123,7 @@ class Beside:
 
     async def settle(self) -> None:
         """Wait until live has folded everything and its outbox is empty."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with asyncio.timeout(self.deadline_seconds):
             while not await self._is_settled():
                 await asyncio.sleep(0.02)
 
