@@ -14,7 +14,15 @@ from services.scoring.domain.succession import armed_definition
 from shared import profile as profiles
 from shared.checkpoint import Claim
 from shared.codec import decode
-from shared.events import CustomerAbsorbed, CustomerErased, Fact, ProfileChanged, TouchpointsRecorded, WatermarkStated
+from shared.events import (
+    REPUBLISHING,
+    CustomerAbsorbed,
+    CustomerErased,
+    Fact,
+    ProfileChanged,
+    TouchpointsRecorded,
+    WatermarkStated,
+)
 from shared.ids import dedup_scope, leaf_from_text, partition_of
 from shared.log.port import Outgoing, Record
 from shared.outbox import Pending
@@ -77,6 +85,7 @@ class Watcher:
         simulation.profiles.on_commit = self.profiles_committed
         simulation.scoring.on_commit = self.scoring_committed
         simulation.log.on_append = self.appended
+        simulation.watcher_forgets = self.scoring_lost
 
     def truth(self) -> Truth:
         """What the whole log means by now; everything in it was folded."""
@@ -115,6 +124,11 @@ class Watcher:
     def _note_emitted(self, row: Pending, origin: int) -> None:
         fact = fact_of(row.value)
         if row.topic == PROFILE_CHANGES and isinstance(fact, Change):
+            if isinstance(fact, ProfileChanged) and fact.import_id.startswith(REPUBLISHING):
+                insist(fact.version == self.versions[fact.customer], "a customer told again has the version it had")
+                return
+            if origin < 0 and fact.version == self.versions.get(fact.customer, 0):
+                return  # an absorbed or erased one told again
             insist(fact.version > self.versions.get(fact.customer, 0), "versions of a customer strictly grow")
             self.versions[fact.customer] = fact.version
             insist(fact.recorded_at > self.promised.get(origin, -1), "nothing is recorded behind a frontier stated")
@@ -143,6 +157,10 @@ class Watcher:
         return {_named(record) for record in records if record.position < position}
 
     # --- scoring ----------------------------------------------------------------------------------------------
+
+    def scoring_lost(self) -> None:
+        """What was decided and never said is taken again; what was said was looked at."""
+        self.judged_to = len(self.simulation.scoring.tables["journal"])
 
     def scoring_committed(self, before: Tables) -> None:
         """Every silence alert raised by time rests on evidence that was all read."""
@@ -339,9 +357,11 @@ def _check_events(simulation: Simulation, truth: Truth) -> None:
     newest: dict[str, dict[str, Any]] = {}
     by_id: dict[str, bytes] = {}
     sequences: dict[str, str] = {}
+    standing: dict[str, tuple[str, str]] = {}
     for _, row in sorted(tables["journal"].items()):
         event = event_of(row.value)
         insist(event["sequence"] > sequences.get(event["subject"], ""), "sequences of a customer strictly grow")
+        _check_raised_once(event, standing)
         sequences[event["subject"]] = event["sequence"]
     for topic in (CHURN_ALERTS, SEGMENT_CHANGES):
         for partition in range(simulation.shape.partitions):
@@ -365,6 +385,16 @@ def _check_events(simulation: Simulation, truth: Truth) -> None:
                 alert.customer == truth.places[alert.leaf].root,
                 "an open alert is with the customer of its opening leaf",
             )
+
+
+def _check_raised_once(event: dict[str, Any], standing: dict[str, tuple[str, str]]) -> None:
+    """Who has an open alert is not told of it as of a new one; `standing`: alert → (customer, state) so far."""
+    data = event["data"]
+    if "alert_id" in data:
+        is_raised = event["type"] == "raftar.alert.raised"
+        is_open = standing.get(data["alert_id"]) == (event["subject"], OPEN)
+        insist(not (is_raised and is_open), "an open alert is not raised again")
+        standing[data["alert_id"]] = event["subject"], data["state"]
 
 
 def _check_complaints(simulation: Simulation, truth: Truth) -> None:

@@ -4,6 +4,7 @@ Every action is a name and a number; the number decides the rest by the state it
 is a schedule, and a failing one can be made smaller.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from shared.log.port import Outgoing
 from shared.topics import TOUCHPOINTS, WATERMARKS
 from tests.builders import NOON_MS, a_leaf, a_record, a_touchpoint
 from tests.simulation.driving import Crashed, run
+from tests.simulation.losing import lose, tell_again
 from tests.simulation.memory_database import Fault, MemoryDatabase
 from tests.simulation.memory_log import FAILURES, MemoryLog
 from tests.simulation.memory_profiles import MemoryProfiles
@@ -86,6 +88,7 @@ class Simulation:
         self.sent: list[Outgoing] = []
         self.imports: list[str] = []
         self.stopped: set[int] = set()
+        self.watcher_forgets: Callable[[], None] = lambda: None
         self._share_out()
 
     def _share_out(self) -> None:
@@ -311,6 +314,21 @@ class Simulation:
             deciding.hear(50)
             for partition in range(self.shape.partitions):
                 deciding.turn(partition)
+
+    def _lose(self, dice: Random, seat: int) -> None:
+        """The scoring database is gone with everything in it; a new one is made from what was said."""
+        self.profiles.fault = self.scoring.fault = None
+        self.profiles.conflicts_in, self.log.failure = 0, ""
+        if dice.random() < 0.8:  # much was said before, or all of it
+            self._flow(dice, seat)
+            self._judge(dice, seat)
+            self._emit(dice, seat)
+        for number in range(SEATS):
+            self.deciding[number].die()
+        lose(self.scoring, self.log)
+        self.watcher_forgets()
+        self.deciding = [self.new_scoring() for _ in range(SEATS)]
+        tell_again(self.profiles, f"r{dice.randrange(1 << 32)}", self.clock.now_ms())
 
     def _emit(self, dice: Random, seat: int) -> None:
         for _ in range(dice.choice((1, 3, 20))):

@@ -18,6 +18,8 @@ SCORING = PROFILES | {
     "turn": 4, "emit": 3, "verdict": 1, "crash_scoring": 1.5, "fold": 5, "relay": 5, "flow": 9, "judge": 9,
 }  # fmt: skip
 """The same for the whole house."""
+LOSING = SCORING | {"lose": 2}
+"""And its scoring database is lost now and then."""
 
 ROUNDS_MAX = 40
 LATER_MS = 15 * 60_000
@@ -47,10 +49,12 @@ def run_schedule(
     return simulation
 
 
-def schedule_of(seed: int, *, scoring: bool) -> list[Action]:
+def schedule_of(seed: int, *, scoring: bool, losing: bool = False) -> list[Action]:
     """The actions of a seed."""
     dice = Random(seed ^ 0x5EED)
-    return actions_of(dice, SCORING if scoring else PROFILES, dice.randint(20, 80 if scoring else 45))
+    return actions_of(
+        dice, LOSING if losing else SCORING if scoring else PROFILES, dice.randint(20, 80 if scoring else 45)
+    )
 
 
 # --- draining -----------------------------------------------------------------------------------------------------
@@ -162,11 +166,16 @@ def minimised(
 
 
 def first_failure(
-    seeds: Iterable[int], *, scoring: bool, house: Callable[..., Simulation] = Simulation, minimise: bool = True
+    seeds: Iterable[int],
+    *,
+    scoring: bool,
+    house: Callable[..., Simulation] = Simulation,
+    minimise: bool = True,
+    losing: bool = False,
 ) -> str:
     """The first failing seed with its smallest schedule, ready to be kept as a test; "" when all hold."""
     for seed in seeds:
-        actions = schedule_of(seed, scoring=scoring)
+        actions = schedule_of(seed, scoring=scoring, losing=losing)
         if failure := failure_of(seed, actions, scoring=scoring, house=house):
             kept = minimised(seed, actions, scoring=scoring, house=house) if minimise else actions
             what = failure_of(seed, kept, scoring=scoring, house=house)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from services.scoring.domain.alerts import RETRACTED, SILENCE, Alert, Cause, alert_id, kept, known
+from services.scoring.domain.alerts import BAD_EXPERIENCE, RETRACTED, SILENCE, Alert, Cause, alert_id, kept, known
 from services.scoring.domain.deciding import PASSED_KEPT, Deciding, Decision, Outcome
 from services.scoring.domain.definitions import Definition
 from services.scoring.domain.evidence import evidence_of
@@ -20,6 +20,7 @@ from services.scoring.domain.snapshot import Snapshot
 from shared.errors import Poison
 from shared.events import REPUBLISHING, FactRef
 from shared.ids import leaf_from_text, partition_of
+from shared.vocabulary import fact_key
 
 PPM = 1_000_000
 
@@ -261,6 +262,24 @@ def without_foreign(
     if held is None or held.state == RETRACTED:
         return decision
     return msgspec.structs.replace(decision, passed=(*decision.passed, bought.last_key)[-PASSED_KEPT:])
+
+
+def unheard(
+    decision: Decision,
+    facts: tuple[FactRef, ...],
+    workspace: str,
+    definition: Definition,
+    find: Callable[[bytes], AlertRow | None],
+) -> tuple[FactRef, ...]:
+    """The facts without those that opened an alert which moved to another customer since: it was raised once."""
+
+    def is_told(fact: FactRef) -> bool:
+        if fact.kind not in definition.pack.bad_experience.kinds:
+            return False
+        named = alert_id(workspace, BAD_EXPERIENCE, fact_key(fact), fact.kind)
+        return known(decision.alerts, named) is None and find(named) is not None
+
+    return tuple(fact for fact in facts if not is_told(fact))
 
 
 def on_first_sight(

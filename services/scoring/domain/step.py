@@ -22,7 +22,7 @@ from services.scoring.domain.deciding import PASSED_KEPT, Decision, Outcome
 from services.scoring.domain.decision import due, on_change
 from services.scoring.domain.definitions import Definition, in_force
 from services.scoring.domain.emitting import carried_of, cloud_event, topic_of
-from services.scoring.domain.recalling import is_recalled, on_first_sight, unheld, without_foreign
+from services.scoring.domain.recalling import is_recalled, on_first_sight, unheard, unheld, without_foreign
 from services.scoring.domain.rows import AlertRow, DecisionRow, moves_of
 from services.scoring.domain.setting import Change, Counts, Rules, Setting, Wanted
 from services.scoring.domain.snapshot import Snapshot, snapshot_of_state
@@ -54,6 +54,7 @@ class Book:
         self._alerts, self._alerts_before = dict(alerts), dict(alerts)
         self._ruled: dict[str, Rules] = {}
         self._snapshots: dict[bytes, tuple[int, Snapshot]] = {}  # with the trust its purchases needed
+        self._of_states: dict[tuple[str, bytes, int], Snapshot] = {}
 
     # --- what changes bring -----------------------------------------------------------------------------------
 
@@ -95,15 +96,17 @@ class Book:
         row = self._row(fact.customer)
         definition = self._definition_for(row, fact.recorded_at)
         old = self._snapshot_under(row, definition)
-        recalled = is_recalled(row)
+        facts, recalled = fact.facts, is_recalled(row)
+        if not row.state and row.decision.sequence:  # spoken of, never seen
+            facts = unheard(row.decision, facts, row.workspace, definition, self._alert)
         row = self._put(row, version=fact.version, state=fact.state, absorbed_into=b"", parked="")
         self._snapshots.pop(fact.customer, None)
         new = self._snapshot_under(row, definition)
         if recalled:
             mine = without_foreign(row.decision, new, definition, self._alert)
-            judged = on_first_sight(mine, new, fact.facts, fact.recorded_at, definition, fact.import_id)
+            judged = on_first_sight(mine, new, facts, fact.recorded_at, definition, fact.import_id)
         else:  # time was taken before (`_read_up`), so no watermark here
-            judged = on_change(row.decision, old, new, fact.facts, fact.recorded_at, None, definition, fact.import_id)
+            judged = on_change(row.decision, old, new, facts, fact.recorded_at, None, definition, fact.import_id)
         self._follow(fact.customer, judged)
 
     def _absorbed(self, fact: CustomerAbsorbed, watermark: int | None) -> None:
@@ -325,8 +328,7 @@ class Book:
         if before.state == row.state:
             return True
         definition = armed_definition(row.decision, self._rules(row).definitions)
-        zone, trust_min = self._rules(row).zone, definition.pack.purchase_trust_min
-        return self._snapshot(row) is snapshot_of_state(row.workspace, before.state, zone, trust_min)
+        return self._snapshot(row) is self._snapshot_of(row, before.state, definition.pack.purchase_trust_min)
 
     def _guarded(self, customer: bytes, version: int, decide: Callable[[], None]) -> None:
         rows, alerts, parcels = dict(self._rows), dict(self._alerts), len(self.parcels)
@@ -389,6 +391,14 @@ class Book:
         if found is None or trust != trust_min:
             found = Snapshot(row.workspace)
             if row.state:
-                found = snapshot_of_state(row.workspace, row.state, self._rules(row).zone, trust_min)
+                found = self._snapshot_of(row, row.state, trust_min)
             self._snapshots[row.customer] = trust_min, found
+        return found
+
+    def _snapshot_of(self, row: DecisionRow, state: bytes, trust_min: int) -> Snapshot:
+        """Of any state of a customer; one is taken apart once, though both sides of a change ask for it."""
+        key = row.workspace, state, trust_min
+        found = self._of_states.get(key)
+        if found is None:
+            found = self._of_states[key] = snapshot_of_state(row.workspace, state, self._rules(row).zone, trust_min)
         return found
