@@ -11,6 +11,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from migrations import SERVICES, revisions
 from services.backup.manifest import FILE_NAME, Manifest, SavedFile, Unusable, contradictions, from_bytes
 from services.backup.reading import KEYS_FOLDER, LOG_FOLDER, check_pages, database_in, keys_in, still, topic_in
 from services.backup.save import HASHED_BYTES, Told, check_space, flush_folders, new_private_file, write_flushed
@@ -58,6 +59,7 @@ def restore(folder: Path, data_dir: Path, told: Told, keys: Path | None = None) 
     manifest = read_manifest(folder)
     for file in manifest.files:
         _source(folder, file)
+    _check_revisions(manifest)
     _check_target(data_dir, with_keys=manifest.with_keys or keys is not None)
     if keys is not None:
         _check_keys(keys, manifest)
@@ -122,6 +124,16 @@ def _source(folder: Path, file: SavedFile) -> Path:
     if size != file.size_bytes:
         raise Unusable(f"{path} has {size} bytes, {file.size_bytes} were written: use another backup")
     return path
+
+
+def _check_revisions(manifest: Manifest) -> None:
+    for service in sorted(set(SERVICES) & manifest.databases.keys()):
+        revision = manifest.databases[service].revision
+        if revision not in revisions(service):
+            raise Unusable(
+                f"the {service} tables in this backup are of revision {revision}, which this version does not know: "
+                f"restore it with Raftar {manifest.raftar} or newer"
+            )
 
 
 def _check_target(data_dir: Path, with_keys: bool) -> None:

@@ -1,6 +1,6 @@
 """One number for all leaf states and customers, and the same number folded anew from the log: equal, or a bug."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -65,9 +65,13 @@ async def refold(log: Log) -> Refolded:
             await database.close()
 
 
-async def fold_all(log: Log, store: SqlStore) -> None:
-    """Fold the touchpoints log from its start into an empty database, partition by partition; nothing is relayed."""
+async def fold_all(log: Log, store: SqlStore, told: Callable[[int, int], None] = lambda done, of_all: None) -> None:
+    """Fold the touchpoints log from its start into an empty database, partition by partition; nothing is relayed.
+
+    `told`: progress, in records done and of how many.
+    """
     bounds = await log.bounds(TOUCHPOINTS)
+    done, of_all = 0, sum(end - earliest for earliest, end in bounds.values())
     projection = TouchpointsProjection(store, House(len(bounds), RECORD_BYTES_MAX), _open_nothing)
     identity = await log.identity(TOUCHPOINTS)
     for partition, (earliest, end) in sorted(bounds.items()):
@@ -76,7 +80,8 @@ async def fold_all(log: Log, store: SqlStore) -> None:
         while position < end:
             batch = await log.read(TOUCHPOINTS, partition, position, wait_seconds=10)
             claim = await projection.fold(claim, batch)
-            position = claim.position
+            done, position = done + claim.position - position, claim.position
+            told(done, of_all)
         await log.release(TOUCHPOINTS, partition)
 
 

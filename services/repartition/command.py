@@ -11,6 +11,7 @@ from rich.console import Console
 
 from services.all_in_one import migrate, one_house_per_folder
 from services.backup.restore import finished, unfinished
+from services.backup.save import check_space
 from services.first_start import open_log
 from services.local_access import FILE_NAME as ACCESS_FILE
 from services.repartition.copying import COPIED, Copied, Told, copy_topic
@@ -49,6 +50,7 @@ async def repartition(old: HouseSettings, new: HouseSettings, clock: Clock, told
         async with _opened(old, clock) as (log, databases):
             await check_at_rest(log, databases)
             unfinished(new.data_dir)
+            _check_room(old, new)
             copied = await _copy_log(old, new, log, clock, told)
             await migrate(new, begun=True)
             async with _opened(new, clock) as (new_log, fresh):
@@ -117,6 +119,12 @@ def _check(old: HouseSettings, new: HouseSettings) -> None:
         raise LogMismatch("the new topics need other names: choose another --topic-prefix than the present one")
     if old.database_url and new.database_url in ("", old.database_url):
         raise LogMismatch("the new house needs an empty database of its own: name it with --database-url")
+
+
+def _check_room(old: HouseSettings, new: HouseSettings) -> None:
+    """What is copied on this machine needs about as much room as it takes now."""
+    files = [*old.log_dir.glob("*.sqlite*"), *old.data_dir.glob("*.db*")]
+    check_space(sum(path.stat().st_size for path in files), new.data_dir)
 
 
 async def _copy_log(old: HouseSettings, new: HouseSettings, log: Log, clock: Clock, told: Told) -> dict[str, Copied]:

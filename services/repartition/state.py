@@ -68,9 +68,7 @@ async def carry_profiles(old: Database, new: Database, log: Log, told: Told) -> 
 
     Raises LogMismatch where the states differ: then the live ones are not what the log says, or not of this version.
     """
-    told("folding", 0, 1)
-    await fold_all(log, SqlStore(new))
-    told("folding", 1, 1)
+    await fold_all(log, SqlStore(new), lambda done, of_all: told("folding", done, of_all))
     live, folded = await digest(old), await digest(new)
     if live != folded:
         raise LogMismatch(

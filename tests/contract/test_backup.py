@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from services.__main__ import main
 from services.all_in_one import migrate
@@ -17,6 +18,7 @@ from services.backup.cut import one_instant
 from services.backup.manifest import Manifest, Unusable
 from services.backup.restore import check, missing_keys, restore
 from services.backup.save import back_up
+from services.cli import app
 from services.first_start import UNFINISHED_RESTORE, first_start
 from shared.clock import SystemClock
 from shared.errors import NotAccepting, Stopped
@@ -227,6 +229,15 @@ def test_a_database_ahead_of_its_log_is_no_backup(settings: HouseSettings, tmp_p
         saved(settings, tmp_path / "backup")
 
 
+def test_tables_of_a_newer_version_are_not_restored_by_an_older_one(settings: HouseSettings, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(settings.data_dir / "scoring.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    saved(settings, tmp_path / "backup")
+    with pytest.raises(Unusable, match="does not know: restore it with Raftar"):
+        restore(tmp_path / "backup", tmp_path / "fresh", quiet)
+    assert not (tmp_path / "fresh").exists()
+
+
 def test_a_house_on_kafka_or_postgresql_is_told_its_own_way(settings: HouseSettings, tmp_path: Path) -> None:
     for other in ({"kafka_bootstrap": "127.0.0.1:1"}, {"database_url": "postgresql://nobody@127.0.0.1:1/none"}):
         with pytest.raises(Unusable, match="pg_dump"):
@@ -239,6 +250,14 @@ def typed(settings: HouseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAFTAR_KAFKA_BOOTSTRAP", "RAFTAR_DATABASE_URL"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("RAFTAR_DATA_DIR", str(settings.data_dir))
+
+
+def test_raftar_hands_the_commands_on(typed: None, tmp_path: Path) -> None:
+    words = ["backup", str(tmp_path / "backup"), "--with-keys", "--json"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    checked = CliRunner().invoke(app, ["restore", str(tmp_path / "backup"), "--check", "--json"])
+    assert (checked.exit_code, json.loads(checked.output)["with_keys"]) == (0, True)
+    assert CliRunner().invoke(app, ["restore", str(tmp_path / "nothing")]).exit_code == 1
 
 
 def test_the_commands_say_what_they_did_and_what_comes_next(
