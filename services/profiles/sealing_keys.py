@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.profiles.failed import KEPT_MS
 from services.profiles.opening import Openers, Secrets
 from shared import checkpoint
 from shared.access import SealingKey, Workspace
@@ -105,7 +106,8 @@ class SealingKeys:
             frontiers, _ = await checkpoint.standing(connection, TOUCHPOINTS)
             statement = "SELECT partition, position FROM checkpoint WHERE topic = $1"
             read = {row.partition: row.position for row in await fetch(connection, statement, TOUCHPOINTS_FAILED)}
-            failed = await _count(connection, "failed", workspace, key.name)
+            kept_since = self.clock.now_ms() - KEPT_MS
+            failed = await _count(connection, "failed", workspace, key.name, f"AND received_at >= {kept_since}")
             parked = await _count(connection, "parked", workspace, key.name)
         needs = self._while_met(key.until, used_at, list(frontiers.values()))
         if any(read.get(partition, 0) < end for partition, end in ends.items()):
@@ -147,6 +149,6 @@ class SealingKeys:
             _log.error("a sealing key must be destroyed by hand", key=fact.name, why=type(error).__name__)
 
 
-async def _count(connection: AsyncConnection, table: str, workspace: str, name: str) -> int:
-    statement = f"SELECT count(*) AS n FROM {table} WHERE workspace = $1 AND sealing_key = $2 AND closed = ''"
+async def _count(connection: AsyncConnection, table: str, workspace: str, name: str, more: str = "") -> int:
+    statement = f"SELECT count(*) AS n FROM {table} WHERE workspace = $1 AND sealing_key = $2 AND closed = '' {more}"
     return int((await fetch(connection, statement, workspace, name))[0].n)
