@@ -23,13 +23,15 @@ from tests.support.postgres_process import PostgresProcess
 RESTART_SECONDS_MAX = 0.4
 UP_SECONDS = 20.0
 """A victim that does not answer by then is hit all the same."""
+USED_SECONDS = 60.0
+"""A broker through which nothing was acknowledged since it came back is left in peace for so long at most."""
 PEACE_SECONDS = (0.3, 2.5)
 """How long it has answered before it is hit again."""
 HIT_WHILE_STARTING = 0.2
 """Share of faults that wait for neither."""
 STOP_SECONDS = 60.0
 FULL_BYTES_MORE = 64 << 10
-"""What a full disk still lets a process add to its own log file."""
+"""What a full disk still lets a process add to what it printed; of a broker's, how long a file may be."""
 STOPPED_IN_ORDER = (0, -15, 3)
 """Stopped; stopped before it could listen to signals; or not started at all, since the broker was away."""
 
@@ -64,8 +66,12 @@ class Done:
 class Fate:
     """Carries out a plan on a house, and starts again what it ended."""
 
-    def __init__(self, house: House, ground: Ground, dice: random.Random) -> None:
-        self._house, self._ground, self._dice = house, ground, dice
+    def __init__(
+        self, house: House, ground: Ground, dice: random.Random, answered_at: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`answered_at`: when the door last acknowledged something (monotonic seconds)."""
+        self._house, self._ground, self._dice, self._answered_at = house, ground, dice, answered_at
+        self._broker_back_at = 0.0
         self._busy: set[str] = set()
         self._up_since: dict[str, float] = {}
         self.began_at = time.monotonic()
@@ -96,18 +102,32 @@ class Fate:
 
     async def _happen(self, fault: Fault) -> None:
         if fault.whom == BROKER:
-            name, carry = BROKER, {KILL: self._kill_broker, FREEZE: self._freeze_broker}[fault.what]
+            ways: dict[str, Carry] = {
+                KILL: self._kill_broker,
+                FREEZE: self._freeze_broker,
+                DISK: self._fill_brokers_disk,
+            }
+            name, carry = BROKER, ways[fault.what]
         elif fault.whom == DATABASE:
-            ways: dict[str, Carry] = {KILL: self._end_database, STOP: self._end_database, CUT: self._cut_database}
+            ways = {KILL: self._end_database, STOP: self._end_database, CUT: self._cut_database}
             name, carry = DATABASE, ways[fault.what]
         elif fault.what == CLOCK:
             name, carry = f"clock of {fault.whom}", self._jump
         else:
             await self._to_a_service(fault)
             return
+        await self._free(name)
+        await self._carried(fault, name, carry(fault))
+
+    async def _free(self, name: str) -> None:
+        """Wait until nothing else happens to it, and, if it is the broker, until the house had some use of it."""
         while name in self._busy:
             await asyncio.sleep(0.05)
-        await self._carried(fault, name, carry(fault))
+        deadline = time.monotonic() + USED_SECONDS
+        while name == BROKER and self._answered_at() < self._broker_back_at and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            while name in self._busy:
+                await asyncio.sleep(0.05)
 
     async def _to_a_service(self, fault: Fault) -> None:
         service = await self._victim(fault.whom)
@@ -192,14 +212,19 @@ class Fate:
             del service.settings["RAFTAR_INGEST_DISK_RESERVE_BYTES"]
             service.launch()
             return
-        if not hasattr(resource, "prlimit"):
-            self._write("no limit on another process's files on this system: left out")
-            return
         said = service.log_file.stat().st_size if service.log_file.exists() else 0
-        _limit_files(service, said + FULL_BYTES_MORE)
+        self._limit_files(service.pid, said + FULL_BYTES_MORE)
         await asyncio.sleep(fault.seconds)
         if service.alive():
-            _limit_files(service, resource.RLIM_INFINITY)
+            self._limit_files(service.pid, resource.RLIM_INFINITY)
+
+    def _limit_files(self, pid: int, size: int) -> None:
+        """No file of this process may grow beyond `size` bytes: a write there fails, as on a full disk."""
+        if not hasattr(resource, "prlimit"):
+            self._write("this system cannot limit another process's files: the disk stays free")
+            return
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
 
     # --- what they stand on ---------------------------------------------------------------------------------------
 
@@ -220,6 +245,7 @@ class Fate:
                 await asyncio.sleep(0.1)
                 continue
             writer.close()
+            self._broker_back_at = time.monotonic()
             return
 
     async def _freeze_broker(self, fault: Fault) -> None:
@@ -228,6 +254,16 @@ class Fate:
         broker.freeze()
         await asyncio.sleep(fault.seconds)
         broker.thaw()
+
+    async def _fill_brokers_disk(self, fault: Fault) -> None:
+        """Its log cannot grow, so it ends itself; somebody makes room and starts it again."""
+        broker = self._ground.broker
+        assert broker is not None
+        self._limit_files(broker.pid, FULL_BYTES_MORE)
+        await asyncio.sleep(fault.seconds)
+        broker.kill9()
+        broker.launch()
+        await self._broker_listens(broker)
 
     async def _end_database(self, fault: Fault) -> None:
         database = self._ground.database
@@ -250,9 +286,3 @@ class Fate:
         self.offset_ms_max = max(self.offset_ms_max, offset_ms)
         await asyncio.sleep(fault.seconds)
         hand.jump(0)
-
-
-def _limit_files(service: Service, size: int) -> None:
-    """No file of this process may grow beyond `size` bytes: a write there fails, as on a full disk."""
-    _, hard = resource.prlimit(service.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (size, hard))

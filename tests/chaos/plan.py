@@ -102,7 +102,7 @@ def _round(dice: random.Random, mode: str, freeze_seconds_max: float) -> list[Fa
         faults += [Fault(0.0, DISK, room, away()) for room in ROOMS]
         faults += [Fault(0.0, CLOCK, "the machine", away(), hours) for hours in (1, -1)]
         return faults
-    faults += [Fault(0.0, FREEZE, BROKER, frozen()), Fault(0.0, STOP, DATABASE)]
+    faults += [Fault(0.0, FREEZE, BROKER, frozen()), Fault(0.0, DISK, BROKER, away()), Fault(0.0, STOP, DATABASE)]
     faults += [Fault(0.0, CUT, DATABASE)] * 2
     faults += [Fault(0.0, CLOCK, room, away(), hours) for room in ROOMS for hours in (1, -1)]
     return faults

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -51,7 +51,9 @@ class Course:
 
 def quick(mode: str, seed: int) -> Course:
     """The form of the test command: both modes together have more than 60 kills in about three minutes."""
-    return Course(mode, seed, kills=36, seconds=55) if mode == EMBEDDED else Course(mode, seed, kills=26, seconds=75)
+    if mode == EMBEDDED:
+        return Course(mode, seed, kills=36, seconds=55, events=2_000)
+    return Course(mode, seed, kills=26, seconds=75, events=2_000)
 
 
 def long(mode: str, seed: int, kills: int, events: int) -> Course:
@@ -98,7 +100,7 @@ class Run:
     course: Course
     fate: Fate
     pulse: stalls.Pulse
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger
 
     async def fire(self, plan: list[Fault]) -> None:
         """Load and faults, until both are over and everything made is acknowledged."""
@@ -144,8 +146,9 @@ async def endured(house: House, ground: Ground, course: Course) -> Report:
     """Load and faults, then quiet, then every check. Prints the plan first."""
     plan = planned(course.seed, course.mode, course.kills, course.seconds, course.freeze_seconds_max)
     print(f"\nchaos {course.mode}, seed {course.seed}\n{told(plan)}", flush=True)
-    fate = Fate(house, ground, random.Random(f"{course.seed} fate"))
-    run = Run(house, ground, course, fate, stalls.Pulse(house))
+    ledger = Ledger()
+    fate = Fate(house, ground, random.Random(f"{course.seed} fate"), lambda: max(ledger.answers[-1:], default=0.0))
+    run = Run(house, ground, course, fate, stalls.Pulse(house), ledger)
     watching = [asyncio.create_task(fate.supervise()), asyncio.create_task(run.pulse.watch())]
     try:
         await run.fire(plan)

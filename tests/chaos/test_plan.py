@@ -41,7 +41,7 @@ EVERYTHING = {
     EMBEDDED: {f"{what} {room}" for what in (KILL, STOP, FREEZE, DISK) for room in ROOMS} | {f"{CLOCK} the machine"},
     KAFKA: {f"{what} {room}" for what in (KILL, STOP, FREEZE, CLOCK) for room in ROOMS}
     | {f"{what} {DATABASE}" for what in (KILL, STOP, CUT)}
-    | {f"{what} {BROKER}" for what in (KILL, FREEZE)},
+    | {f"{what} {BROKER}" for what in (KILL, FREEZE, DISK)},
 }
 
 
