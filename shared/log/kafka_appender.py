@@ -71,7 +71,8 @@ class Appender:
         self._done: list[Latch] = []
         self._producer: Any = None
         self._stale = False
-        self._queue: queue.SimpleQueue[Latch | str | None] = queue.SimpleQueue()
+        self._gathered: list[Latch] = []
+        self._queue: queue.SimpleQueue[list[Latch] | str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="kafka-appender", daemon=True)
         self._thread.start()
 
@@ -89,7 +90,9 @@ class Appender:
         self._open.add(latch)
         if self._unacked_since is None:
             self._unacked_since = self._clock.monotonic()
-        self._queue.put(latch)
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(latch)
         return future
 
     def watch(self) -> None:
@@ -108,6 +111,7 @@ class Appender:
 
     async def close(self) -> None:
         """Send what is queued and wait `CLOSE_SECONDS` for it; what is open then has an unknown outcome."""
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         await asyncio.sleep(0)  # let the last latches settle
@@ -115,19 +119,28 @@ class Appender:
             latch.error, latch.sent = KafkaError("the log was closed"), max(latch.sent, 1)
             self._settle(latch)
 
+    def _hand_over(self) -> None:
+        """All requests of one turn of the event loop go to the sending thread together: it is woken once."""
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._queue.put(gathered)
+
     # --- in the sending thread
 
     def _run(self) -> None:
         while (request := self._queue.get()) is not None:
+            latches = [] if isinstance(request, str) else request
+            sent = 0
             try:
                 if isinstance(request, str):
                     self._ready().partitions_for(request)
-                else:
-                    self._send(request)
-            except Exception as error:  # nothing may end this thread: the caller is told instead
+                for latch in latches:
+                    self._send(latch)
+                    sent += 1
+            except Exception as error:  # nothing may end this thread: the callers are told instead
                 _log.warning("kafka_send_failed", error=repr(error))
-                if isinstance(request, Latch):
-                    self._refuse(request, error)
+                if latches:
+                    self._refuse(latches[sent:], error)
                     self._refuse_queued(error)
         self._end()
 
@@ -151,15 +164,16 @@ class Appender:
             future.add_callback(self._acked, latch, index)
             future.add_errback(self._failed, latch, 1)
 
-    def _refuse(self, latch: Latch, error: Exception) -> None:
-        """Fail the records of the request that were not sent."""
-        self._failed(latch, len(latch.records) - latch.sent, error)
+    def _refuse(self, latches: Sequence[Latch], error: Exception) -> None:
+        """Fail the records of these requests that were not sent."""
+        for latch in latches:
+            self._failed(latch, len(latch.records) - latch.sent, error)
 
     def _refuse_queued(self, error: Exception) -> None:
         """Whoever waits behind a send that found no cluster would wait its time-out too, one after the other."""
         for _ in range(self._queue.qsize()):
             request = self._queue.get()
-            if isinstance(request, Latch):
+            if isinstance(request, list):
                 self._refuse(request, error)
             else:
                 self._queue.put(request)
