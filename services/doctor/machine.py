@@ -23,7 +23,7 @@ from shared.errors import RaftarError
 from shared.keyring import Keyring
 
 PYTHON_MIN, SQLITE_MIN = (3, 11), (3, 35)
-CLOCK_SECONDS = 0.3
+CLOCK_SECONDS = 0.2
 ANSWER_SECONDS = 2.0
 
 

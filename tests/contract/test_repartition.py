@@ -45,19 +45,21 @@ class Pair:
     new: HouseSettings
 
 
-@pytest.fixture(params=["embedded", "cluster"])
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
+@pytest.fixture
+def embedded(tmp_path: Path) -> Pair:
     old = HouseSettings(data_dir=tmp_path / "old", partitions=OLD, kafka_bootstrap="", database_url="")
-    changes: dict[str, object] = {"data_dir": tmp_path / "new", "partitions": NEW}
-    if request.param == "cluster":
-        broker: Broker | ExternalBroker = request.getfixturevalue("broker")
-        name = secrets.token_hex(4)
-        urls = request.getfixturevalue("two_urls")
-        old = old.model_copy(
-            update={"kafka_bootstrap": broker.bootstrap, "kafka_topic_prefix": f"{name}.old.", "database_url": urls[0]}
-        )
-        changes |= {"kafka_topic_prefix": f"{name}.new.", "database_url": urls[1]}
-    return Pair(old, old.model_copy(update=changes))
+    return Pair(old, old.model_copy(update={"data_dir": tmp_path / "new", "partitions": NEW}))
+
+
+@pytest.fixture(params=["embedded", "cluster"])
+def pair(request: pytest.FixtureRequest, embedded: Pair) -> Pair:
+    if request.param == "embedded":
+        return embedded
+    broker: Broker | ExternalBroker = request.getfixturevalue("broker")
+    name, urls = secrets.token_hex(4), request.getfixturevalue("two_urls")
+    old = {"kafka_bootstrap": broker.bootstrap, "kafka_topic_prefix": f"{name}.old.", "database_url": urls[0]}
+    new = {**old, "kafka_topic_prefix": f"{name}.new.", "database_url": urls[1]}
+    return Pair(embedded.old.model_copy(update=old), embedded.new.model_copy(update=new))
 
 
 @pytest.fixture
@@ -190,27 +192,27 @@ async def test_a_house_is_copied_with_its_stamps_order_states_and_decisions(pair
     await asyncio.gather(*(one.close() for one in (old_profiles, old_scoring, profiles, scoring)))
 
 
-async def test_a_house_that_is_not_at_rest_is_told_what_to_do(pair: Pair) -> None:
-    await a_house(pair.old)
-    async with open_log(pair.old, CLOCK) as log:
+async def test_a_house_that_is_not_at_rest_is_told_what_to_do(embedded: Pair) -> None:
+    await a_house(embedded.old)
+    async with open_log(embedded.old, CLOCK) as log:
         await log.append(TOUCHPOINTS, a_request(99))
     with pytest.raises(LogMismatch, match=r"not at rest.*lag_records"):
-        await repartition(pair.old, pair.new, CLOCK, quiet)
-    assert not pair.new.data_dir.exists()
+        await repartition(embedded.old, embedded.new, CLOCK, quiet)
+    assert not embedded.new.data_dir.exists()
 
 
-async def test_states_that_are_not_what_the_log_says_are_not_carried_over(pair: Pair) -> None:
-    await a_house(pair.old)
-    profiles, scoring = databases(pair.old)
+async def test_states_that_are_not_what_the_log_says_are_not_carried_over(embedded: Pair) -> None:
+    await a_house(embedded.old)
+    profiles, scoring = databases(embedded.old)
     async with profiles.transaction() as connection:
         await execute(connection, "UPDATE leaf SET state = $1 WHERE leaf = $2", b"\x90", PEOPLE[1])
     await asyncio.gather(profiles.close(), scoring.close())
     with pytest.raises(LogMismatch, match="raftar verify"):
-        await repartition(pair.old, pair.new, CLOCK, quiet)
+        await repartition(embedded.old, embedded.new, CLOCK, quiet)
     with pytest.raises(RaftarError, match="not finished"):
-        await first_start(pair.new, CLOCK)
+        await first_start(embedded.new, CLOCK)
     with pytest.raises(LogMismatch, match="is not empty: name a new folder"):
-        await repartition(pair.old, pair.new, CLOCK, quiet)
+        await repartition(embedded.old, embedded.new, CLOCK, quiet)
 
 
 async def test_what_is_too_new_to_read_is_not_placed_by_guess(tmp_path: Path) -> None:
