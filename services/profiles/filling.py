@@ -106,6 +106,11 @@ class Filling:
         self._records += len(cut.records)
         return True
 
+    async def release(self) -> None:
+        """Read no more: let go of what the log holds ready."""
+        for partition in self.claims:
+            await self._log.release(TOUCHPOINTS, partition)
+
     def pace(self) -> Pace:
         """How it goes."""
         now = self._clock.monotonic()

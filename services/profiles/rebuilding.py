@@ -296,6 +296,7 @@ class Rebuilder:
             await self._change(phase=COMPARING, wanted="", why=str(error))
             return
         self._held = held
+        await self._work_beside().release()
         _log.info("rebuild switched to", generation=held.generation, kind=held.kind)
 
     async def _after_switch(self) -> float:
@@ -330,6 +331,7 @@ class Rebuilder:
                 await self._work_beside().rest(self._clock.monotonic() - began)
         async with self._database.transaction() as connection:
             await switching.finish(connection, self._row())
+        await self._work_beside().release()
         self._held = self._filling = None
         _log.info("rebuild dropped")
 

@@ -20,7 +20,7 @@ from services.profiles.domain.rows import (
     TouchpointKey,
     TouchpointRow,
 )
-from services.profiles.versions import LIVE, Version
+from services.profiles.versions import LIVE, Version, blank_kept
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
 from shared.database import execute, fetch, insert_missing, insert_rows, update_rows
@@ -119,6 +119,7 @@ class SqlTransaction:
         statement = f"UPDATE {self._touchpoint} SET body = $2 WHERE leaf = $1 AND body <> $2"
         bodies = await execute(self._connection, statement, leaf, b"")
         values = await self.forget_personal(leaf)
+        await blank_kept(self._connection, leaf)
         for side in ("a", "b"):
             statement = f"DELETE FROM {self._version.edge.fullname} WHERE {side} = $1 AND recorded_at <= $2"
             await execute(self._connection, statement, leaf, recorded_at)

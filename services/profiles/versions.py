@@ -20,6 +20,7 @@ Slot = Literal["next", "previous"]
 
 SERVICE = "profiles"
 CLEARED_ROWS = 5_000
+_KEPT: tuple[Slot, ...] = ("previous", "next")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,20 @@ async def clear(connection: AsyncConnection, slot: Slot) -> bool:
         if await execute(connection, f"DELETE FROM {name} WHERE rowid IN ({inner})"):
             return True
     return False
+
+
+async def blank_kept(connection: AsyncConnection, leaf: bytes) -> None:
+    """An erased leaf is forgotten at once by versions that fold nothing: the previous one, and one that failed.
+
+    Rolling back, the previous one folds the erasure itself too.
+    """
+    for slot in _KEPT:
+        if slot == "next" and not await fetch(connection, "SELECT 1 FROM rebuild WHERE phase = 'failed'"):
+            continue
+        if await exists(connection, slot):
+            kept = beside(slot, connection.dialect.name == "sqlite")
+            await execute(connection, f"UPDATE {kept.touchpoint.fullname} SET body = $2 WHERE leaf = $1", leaf, b"")
+            await execute(connection, f"UPDATE {kept.leaf.fullname} SET state = $2 WHERE leaf = $1", leaf, b"")
 
 
 async def move(connection: AsyncConnection, come_from: Slot | None, go_to: Slot | None) -> None:

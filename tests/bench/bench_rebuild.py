@@ -100,30 +100,34 @@ async def bench(name: str, url: str, events: int, per_second: float) -> None:
                 await asyncio.sleep(5)
             beside.rebuild()
             async with watched(beside) as during:
-                await rebuilt(name, beside, events)
+                await rebuilt(name, beside, events, during)
             await ended(flow)
             print(
                 f"{name}: live lag at {per_second:.0f} events/s alone {told(alone)}; beside the rebuild {told(during)}"
             )
 
 
-async def rebuilt(name: str, beside: Beside, events: int) -> None:
-    """From the beginning to the switch."""
+async def rebuilt(name: str, beside: Beside, events: int, lags: list[float]) -> None:
+    """From the beginning to the switch, with live's lag in each phase."""
     began = time.monotonic()
     await beside.begin()
     row = await beside.until(lambda row: row is not None and row.phase != "filling")
-    filled = time.monotonic()
+    filled, until_filled = time.monotonic(), len(lags)
     assert row is not None
     pace = msgspec.json.decode(row.pace, type=Pace) if row.pace else Pace()
     await beside.phase("ready")
-    compared = time.monotonic()
+    compared, until_compared = time.monotonic(), len(lags)
     await beside.ask("switch")
     await beside.phase("switched")
-    switched = time.monotonic()
+    await asyncio.sleep(1)
+    switched = time.monotonic() - 1
     print(
         f"{name}: rebuild {events / (filled - began):.0f} events/s (share of the time at the end {pace.share:.2f}), "
         f"compared in {compared - filled:.2f} s, switched in {switched - compared:.2f} s"
     )
+    print(f"{name}: live lag while it folds {told(lags[:until_filled])}")
+    print(f"{name}: live lag while it compares {told(lags[until_filled:until_compared])}")
+    print(f"{name}: live lag around the switch {told(lags[until_compared:])}")
 
 
 def main(events: int, per_second: float) -> None:

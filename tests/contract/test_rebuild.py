@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from services.profiles import candidate, switching
+from services.profiles import candidate, switching, versions
 from services.profiles.comparing import Comparison, decoded_report
 from services.profiles.digest import digest
 from services.profiles.switching import House
@@ -19,7 +19,7 @@ from shared import profile as profiles
 from shared import rebuild
 from shared.codec import decode
 from shared.errors import Conflict, Fenced
-from shared.events import CustomerErased, ProfileChanged
+from shared.events import CustomerErased, LeafErased, ProfileChanged
 from shared.log.port import Batch
 from shared.rebuild import Rebuild
 from shared.topics import PROFILE_CHANGES
@@ -104,7 +104,7 @@ async def test_a_rebuild_equals_live_and_takes_its_place_under_traffic(beside: B
 
 async def test_a_switch_is_rolled_back_and_what_is_left_is_dropped(beside: Beside) -> None:
     """The version before folds what came meanwhile, is live again, and another rebuild can follow."""
-    await beside.say(*history(1, 80))
+    await beside.say(*history(1, 80), bought(0))
     beside.work()
     await beside.settle()
     beside.rebuild()
@@ -113,8 +113,9 @@ async def test_a_switch_is_rolled_back_and_what_is_left_is_dropped(beside: Besid
     before = await beside.versions()
     with pytest.raises(Conflict, match="still kept"):
         await beside.begin()
-    await beside.say(*history(2, 40))
+    await beside.say(*history(2, 40), bought(1), LeafErased("main", b"e" * 16, SARA, NOON_MS), bought(2))
     await beside.settle()
+    assert await kept_of(beside, SARA) == [(b"", b"")]
     await beside.ask("rollback")
     row = await beside.until(lambda row: row is not None and row.kind == "rollback" and row.phase == "switched")
     assert row is not None
@@ -338,6 +339,14 @@ def in_order(facts: list[Any]) -> bool:
         elif version:
             known[version] = fact
     return True
+
+
+async def kept_of(beside: Beside, leaf: bytes) -> list[tuple[bytes, bytes]]:
+    """State and bodies of a leaf in the version that was live before."""
+    kept = versions.beside("previous", beside.database.is_sqlite)
+    statement = f"""SELECT l.state, t.body FROM {kept.leaf.fullname} l
+JOIN {kept.touchpoint.fullname} t ON t.leaf = l.leaf WHERE l.leaf = $1"""
+    return [(row.state, row.body) for row in await beside.rows(statement, leaf)]
 
 
 async def told(beside: Beside) -> None:

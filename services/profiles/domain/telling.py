@@ -54,7 +54,7 @@ def told(
     for customer in concerned(before, rows):
         row = msgspec.structs.replace(rows[customer], version=rows[customer].version + 1, changed_at=now_ms)
         mine = [one.leaf for one in before if one.customer == customer and rows[one.leaf].root != customer]
-        departed = tuple(Departure(leaf, rows[leaf].moves, rows[leaf].root) for leaf in sorted(mine))
+        departed = tuple(_departure(rows[leaf]) for leaf in sorted(mine))
         moved = bool(mine) or any(rows[one.leaf].root == customer != one.customer for one in before)
         places = tuple(Place(leaf, rows[leaf].moves) for leaf in sorted(members.get(customer, ()))) if moved else ()
         fact = _fact(row, places, departed, now_ms)
@@ -67,6 +67,10 @@ def told(
         out.rows.append(row)
         out.parcels.append(Parcel(PROFILE_CHANGES, partition_of(customer, house.partitions), customer, value))
     return out
+
+
+def _departure(row: LeafRow) -> Departure:
+    return Departure(row.leaf, row.moves, b"" if row.erased else row.root)
 
 
 def _fact(row: LeafRow, places: tuple[Place, ...], departed: tuple[Departure, ...], now_ms: int) -> Fact:
