@@ -45,7 +45,7 @@ class Reading:
     """What conditions are asked about. `same_spell`: no purchase since the present stage was entered.
 
     `flips` remembers what `flip_of` found, by text of the condition; share it only between readings of the same
-    purchases, contract and model.
+    purchases, contract and model. `ways` remembers which stages time leaves open (`lifecycle.py` asks).
     """
 
     buying: Buying | None
@@ -53,6 +53,7 @@ class Reading:
     model: Model
     same_spell: bool = False
     flips: dict[str, int | None] = field(default_factory=dict, compare=False, repr=False)
+    ways: list[Any] = field(default_factory=list, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,13 @@ FEATURES: dict[str, Feature] = {
 def value_of(condition: Condition, reading: Reading, at: int) -> float | None:
     """The feature's value at `at` (epoch ms), on everything the reading knows; None where it is undefined."""
     return condition.value(reading, at, condition.within_ms)
+
+
+def is_defined(condition: Condition, reading: Reading) -> bool:
+    """Whether the feature has a value at any time; whoever bought has all but that of a contract."""
+    if reading.buying is not None and condition.feature != "contract_over":
+        return True
+    return condition.value(reading, 0, condition.within_ms) is not None
 
 
 def holds(condition: Condition, reading: Reading, at: int) -> bool:

@@ -11,6 +11,7 @@ from shared.ids import DAY_MS
 from shared.profile import Profile, decode, narrowed, purchases, subscriptions
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STATES_REMEMBERED = 1_024
 SNAPSHOTS_REMEMBERED = 4_096
 """About 25 MB with ten orders each."""
 
@@ -54,7 +55,13 @@ def snapshot_of_state(workspace: str, state: bytes, zone: tzinfo, trust_min: int
 
     Most changes are page views: what was derived from the purchases is derived once for all of them.
     """
-    return _remembered(workspace, narrowed(state, "orders", "subscriptions"), zone, trust_min)
+    return _remembered(workspace, _narrowed(state), zone, trust_min)
+
+
+@lru_cache(maxsize=STATES_REMEMBERED)
+def _narrowed(state: bytes) -> bytes:
+    """A state is asked for several times in the step that brings it."""
+    return narrowed(state, "orders", "subscriptions")
 
 
 @lru_cache(maxsize=SNAPSHOTS_REMEMBERED)

@@ -54,7 +54,6 @@ class Book:
         self._alerts, self._alerts_before = dict(alerts), dict(alerts)
         self._ruled: dict[str, Rules] = {}
         self._snapshots: dict[bytes, tuple[int, Snapshot]] = {}  # with the trust its purchases needed
-        self._of_states: dict[tuple[str, bytes, int], Snapshot] = {}
 
     # --- what changes bring -----------------------------------------------------------------------------------
 
@@ -328,7 +327,8 @@ class Book:
         if before.state == row.state:
             return True
         definition = armed_definition(row.decision, self._rules(row).definitions)
-        return self._snapshot(row) is self._snapshot_of(row, before.state, definition.pack.purchase_trust_min)
+        zone, trust_min = self._rules(row).zone, definition.pack.purchase_trust_min
+        return self._snapshot(row) is snapshot_of_state(row.workspace, before.state, zone, trust_min)
 
     def _guarded(self, customer: bytes, version: int, decide: Callable[[], None]) -> None:
         rows, alerts, parcels = dict(self._rows), dict(self._alerts), len(self.parcels)
@@ -391,14 +391,6 @@ class Book:
         if found is None or trust != trust_min:
             found = Snapshot(row.workspace)
             if row.state:
-                found = self._snapshot_of(row, row.state, trust_min)
+                found = snapshot_of_state(row.workspace, row.state, self._rules(row).zone, trust_min)
             self._snapshots[row.customer] = trust_min, found
-        return found
-
-    def _snapshot_of(self, row: DecisionRow, state: bytes, trust_min: int) -> Snapshot:
-        """Of any state of a customer; one is taken apart once, though both sides of a change ask for it."""
-        key = row.workspace, state, trust_min
-        found = self._of_states.get(key)
-        if found is None:
-            found = self._of_states[key] = snapshot_of_state(row.workspace, state, self._rules(row).zone, trust_min)
         return found
