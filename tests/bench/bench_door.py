@@ -1,7 +1,10 @@
-"""`python -m tests.bench.bench_door`: the door against SQLite on loopback beside a bare uvicorn, in one run.
+"""`python -m tests.bench.bench_door [--kafka] [--partitions N]`: the door beside a bare uvicorn, in one run.
 
-Prints events/s, CPU µs per event of the server process, p50/p99 of an answer, and the ratio of CPU per request to the
-bare server's. Events/s swing with the machine; CPU and ratios are what to compare.
+Server and load each have a processor of their own where there are two. Prints events/s, CPU seconds per million events
+of the server and of the store (process accounting: on Kafka the broker; SQLite is inside the server), p50/p99 of an
+answer, and two ratios: events/s over the bare server's requests/s with one event a request, and the CPU of a request.
+Events/s swing with the machine; CPU and ratios are what to compare. Every event is of another visitor than the one
+before, so a batch spreads over all partitions.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -22,7 +25,8 @@ from subprocess import PIPE, Popen
 import psutil
 import uvloop
 
-from tests.service.test_ingest_socket import prepared
+from tests.support.house import Ground, House, closing
+from tests.support.kafka_broker import Broker
 
 SIZES = (1, 20, 100)
 BODIES = 64
@@ -45,22 +49,24 @@ Server(config).run()
 
 @dataclass
 class Measured:
-    """One run: requests answered 200, other answers, seconds, server CPU seconds, answer times."""
+    """One run: requests answered 200, other answers, seconds, CPU seconds of server and store, answer times."""
 
     answered: int
     refused: int
     seconds: float
     cpu_seconds: float
+    store_seconds: float
     latencies: list[float]
 
     def line(self, size: int) -> str:
-        events = self.answered * size
-        cpu_us = self.cpu_seconds / max(1, events) * 1e6
+        events = max(1, self.answered * size)
         ranked = sorted(self.latencies)
         p50, p99 = statistics.median(ranked) * 1e3, ranked[int(len(ranked) * 0.99)] * 1e3
-        return f"{events / self.seconds:>10,.0f} ev/s {cpu_us:>8.1f} µs/ev {p50:>7.2f} {p99:>7.2f} ms" + (
-            f"  REFUSED {self.refused}" if self.refused else ""
-        )
+        server, store = self.cpu_seconds / events * 1e6, self.store_seconds / events * 1e6
+        return (
+            f"{events / self.seconds:>10,.0f} ev/s  CPU s/M: server {server:>6.1f} store {store:>5.1f}  "
+            f"p50 {p50:>6.2f} p99 {p99:>6.2f} ms"
+        ) + (f"  REFUSED {self.refused}" if self.refused else "")
 
 
 class Poster(asyncio.Protocol):
@@ -143,40 +149,53 @@ def call(number: int) -> dict[str, object]:
 
 
 @contextmanager
-def server(command: list[str], environment: dict[str, str]) -> Iterator[tuple[int, psutil.Process]]:
-    process = Popen(command, env=os.environ | environment, stdout=PIPE, text=True)
+def bare_server() -> Iterator[tuple[int, psutil.Process]]:
+    """Port and process of uvicorn with an application that reads the body and answers."""
+    process = Popen([sys.executable, "-c", BARE], stdout=PIPE, text=True)
     try:
         assert process.stdout is not None
-        for line in process.stdout:
-            told = json.loads(line)
-            if told["event"] == "listening":
-                yield int(told["url"].rsplit(":", 1)[1]), psutil.Process(process.pid)
-                break
+        told = json.loads(process.stdout.readline())
+        yield int(told["url"].rsplit(":", 1)[1]), psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(20)
 
 
+@contextmanager
+def doors(folder: Path, partitions: int, bootstrap: str) -> Iterator[tuple[House, int, psutil.Process]]:
+    """A door with fresh topics and keys; its house, port and process."""
+    house = House(Ground(folder, bootstrap=bootstrap, partitions=partitions))
+    uvloop.run(house.prepare())
+    [door] = house.of("ingest")
+    with closing(house):
+        door.launch()
+        door.wait_until_ready()
+        yield house, door.port, psutil.Process(door.pid)
+
+
 async def measured(
-    port: int, process: psutil.Process, prepared: list[bytes], connections: int, seconds: float
+    port: int, processes: list[psutil.Process], prepared: list[bytes], connections: int, seconds: float
 ) -> Measured:
+    """A closed loop for so long. `processes`: the server, then the store where it is another one."""
     load = Load(prepared)
     loop = asyncio.get_running_loop()
     for _ in range(connections):
         await loop.create_connection(lambda: Poster(load), "127.0.0.1", port)
     await asyncio.sleep(seconds / 4)
     load.reset()
-    before, began = process.cpu_times(), time.perf_counter()
+    before, began = [_cpu(process) for process in processes], time.perf_counter()
     await asyncio.sleep(seconds)
-    after, took = process.cpu_times(), time.perf_counter() - began
-    result = Measured(load.answered, load.refused, took, _cpu(after) - _cpu(before), list(load.latencies))
+    took = time.perf_counter() - began
+    cpu = [_cpu(process) - earlier for process, earlier in zip(processes, before, strict=True)]
+    result = Measured(load.answered, load.refused, took, cpu[0], sum(cpu[1:]), list(load.latencies))
     load.over = True
     await asyncio.sleep(0.2)
     return result
 
 
-def _cpu(times: object) -> float:
-    return float(times.user + times.system)  # type: ignore[attr-defined]
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def flush_seconds(folder: Path) -> float:
@@ -196,30 +215,62 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--partitions", type=int, default=16)
+    parser.add_argument("--kafka", action="store_true", help="on a broker of its own as well")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        key = asyncio.run(prepared(folder))
-        settings = {"RAFTAR_DATA_DIR": name, "RAFTAR_PARTITIONS": "2", "RAFTAR_INGEST_PORT": "0"}
-        print(f"flush (append + fdatasync): {flush_seconds(folder) * 1e6:.0f} µs; {chosen.connections} connections")
-        ours = [sys.executable, "-m", "services.ingest"]
-        with server([sys.executable, "-c", BARE], {}) as bare, server(ours, settings) as door:
-            for size in SIZES:
-                compare(size, requests(key, size), bare, door, chosen)
+        bare = stack.enter_context(bare_server())
+        _give_processors(bare[1])
+        print(f"flush (append + fdatasync): {flush_seconds(folder) * 1e6:.0f} µs; {chosen.partitions} partitions")
+        compare("SQLite", folder / "embedded", "", None, bare, chosen)
+        if chosen.kafka:
+            broker = Broker(folder / "kafka")
+            stack.callback(broker.kill9)
+            broker.start()
+            compare("Kafka", folder / "on-kafka", broker.bootstrap, broker.pid, bare, chosen)
 
 
-def compare(size: int, prepared: list[bytes], bare: tuple, door: tuple, chosen: argparse.Namespace) -> None:  # type: ignore[type-arg]
-    ratios = []
-    connections = chosen.connections if size == 1 else max(1, chosen.connections // 4)
-    for _ in range(chosen.rounds):
-        found = {}
-        for name, (port, process) in (("bare", bare), ("door", door)):
-            run = measured(port, process, prepared, connections, chosen.seconds)
-            found[name] = uvloop.run(run)
-            print(f"{size:>4} a request  {name}  {found[name].line(size)}")
-        per_request = {name: one.cpu_seconds / max(1, one.answered) for name, one in found.items()}
-        ratios.append(per_request["bare"] / per_request["door"])
-    print(f"{size:>4} a request  CPU of bare / CPU of door, a request: {statistics.median(ratios):.2f}\n")
+def _give_processors(server: psutil.Process) -> None:
+    """One to the server, another to this process, where there are two."""
+    own = psutil.Process().cpu_affinity() or []
+    if len(own) > 1:
+        server.cpu_affinity(own[:1])
+
+
+def compare(
+    name: str,
+    folder: Path,
+    bootstrap: str,
+    store: int | None,
+    bare: tuple[int, psutil.Process],
+    chosen: argparse.Namespace,
+) -> None:
+    """Print every round of every shape, then the medians."""
+    folder.mkdir()
+    with doors(folder, chosen.partitions, bootstrap) as (house, port, process):
+        _give_processors(process)
+        processes = [process] if store is None else [process, psutil.Process(store)]
+        singles: list[float] = []
+        for size in SIZES:
+            prepared = requests(house.access.write_key, size)
+            connections = chosen.connections if size == 1 else max(1, chosen.connections // 4)
+            found: dict[str, list[Measured]] = {"bare": [], name: []}
+            for _ in range(chosen.rounds):
+                for who, where, whose in (("bare", bare[0], [bare[1]]), (name, port, processes)):
+                    one = uvloop.run(measured(where, whose, prepared, connections, chosen.seconds))
+                    print(f"{size:>4} a request  {who:<7} {one.line(size)}")
+                    found[who].append(one)
+            if size == 1:
+                singles = [one.answered / one.seconds for one in found["bare"]]
+            rate = statistics.median(one.answered * size / one.seconds for one in found[name])
+            cpu = {
+                who: statistics.median(one.cpu_seconds / max(1, one.answered) for one in found[who]) for who in found
+            }
+            print(
+                f"{size:>4} a request  {name}: events/s over bare requests/s {rate / statistics.median(singles):.2f}; "
+                f"CPU of bare over CPU of door, a request {cpu['bare'] / cpu[name]:.2f}\n"
+            )
 
 
 if __name__ == "__main__":
