@@ -23,7 +23,7 @@ from shared.events import RepublishRequested
 from shared.ids import uuid_text
 from shared.lane import named
 from shared.log.port import Log, Outgoing
-from shared.rebuild import FILLING, SWITCHED, Rebuild, Silence
+from shared.rebuild import FILLING, SILENT_SECONDS, SWITCHED, Rebuild, Silence
 from shared.topics import DEFINITIONS, PROFILE_CHANGES
 
 NAME = "scoring"
@@ -69,14 +69,23 @@ async def read_on(
 
 
 class Recovering:
-    """Looks once, at the start. `finished`: folding may begin."""
+    """Looks once, at the start. `finished`: folding may begin · `patience_seconds`: a holder silent for so long is
+    replaced.
+    """
 
-    def __init__(self, log: Log, database: Database, clock: Clock, partitions: int) -> None:
+    def __init__(
+        self,
+        log: Log,
+        database: Database,
+        clock: Clock,
+        partitions: int,
+        patience_seconds: float = SILENT_SECONDS,
+    ) -> None:
         self.finished = asyncio.Event()
         self.records = 0
         self.foreign = 0
         self._source, self._database, self._clock, self._partitions = log, database, clock, partitions
-        self._silence = Silence()
+        self._silence = Silence(patience_seconds)
         self._held: Rebuild | None = None
         self._goal = 0
         self._phase = ""
