@@ -20,7 +20,7 @@ class IngestSettings(HouseSettings):
         64 << 20, ge=1024, description="bytes of all requests in progress; beyond it 503 with Retry-After"
     )
     ingest_turn_seconds_max: float = Field(
-        0.25, gt=0, description="a request that waited longer for its turn is answered 503 with Retry-After"
+        0.5, gt=0, description="a request that waited longer for its turn is answered 503 with Retry-After"
     )
     ingest_log_seconds_max: float = Field(
         5.0, gt=0, description="while an append waits longer for the log new requests are answered 503 with Retry-After"
