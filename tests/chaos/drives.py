@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Set
 from typing import Any
 
 from shared.clock import SystemClock
-from shared.topics import CHURN_ALERTS
+from shared.topics import CHURN_ALERTS, TOUCHPOINTS
 from tests.chaos import judging, verdict
 from tests.chaos.load import Item, Ledger
 from tests.chaos.verdict import Bought
-from tests.e2e.evidence import Event, events, eventually, rows, touchpoint_ids
+from tests.e2e.evidence import Event, events, eventually, records, rows, touchpoint_ids
 from tests.support.house import House, Service
 
 SILENCE_MS = 1_500
@@ -92,6 +92,10 @@ class Driven:
 
         await eventually(is_folded, SECONDS, "the checkpoint to move")
 
+    async def until_caught_up(self) -> None:
+        """Wait until the checkpoints say that everything in the log is folded."""
+        await self.until_folded(len(await records(self.house.ground, TOUCHPOINTS)) - 1)
+
     async def views(self) -> dict[int, dict[str, Any]]:
         """What REST shows of everybody in the ledger."""
         return await judging.views(self.house, sorted({person for person, _ in self.ledger.counts}))
@@ -117,10 +121,12 @@ async def checkpoint_before_commit(driven: Driven) -> list[str]:
     """Kill profiles as soon as its checkpoint moved."""
     driven.start("ingest", "profiles")
     for _ in range(driven.rounds):
+        await driven.until_caught_up()
         before = await driven.folded()
         await driven.tell(*(driven.happens(1) for _ in range(5)))
         await driven.until_folded(before)
         driven.again(driven.house.of("profiles")[0])
+        await driven.until_caught_up()
         there = (row.id for row in await rows(driven.house, "profiles", "SELECT id FROM touchpoint"))
         if lost := verdict.folded_once(driven.ledger, there):
             return lost
@@ -130,11 +136,10 @@ async def checkpoint_before_commit(driven: Driven) -> list[str]:
 async def dedup_skipped(driven: Driven) -> list[str]:
     """Send everything twice, as a client does that heard no answer."""
     driven.start("ingest", "profiles")
-    items = [driven.happens(1) for _ in range(3)]  # of one person: one record
+    items = [driven.happens(1) for _ in range(3)]
     for _ in range(2):
-        before = await driven.folded()
         await driven.tell(*items)
-        await driven.until_folded(before)
+        await driven.until_caught_up()
     views = await driven.views()
     return verdict.counted_once(driven.ledger, {person: [person] for person in views}, views)
 
@@ -143,6 +148,7 @@ async def relay_deletes_before_ack(driven: Driven) -> list[str]:
     """Kill profiles when its outbox is empty and the log may not have it yet."""
     driven.start("ingest", "profiles", "scoring")
     for _ in range(driven.rounds):
+        await driven.until_caught_up()
         before = await driven.folded()
         await driven.told_of()
         await driven.until_folded(before)
@@ -180,18 +186,17 @@ async def cache_kept_after_acquiring(driven: Driven) -> list[str]:
 
 
 async def _folds_more(driven: Driven) -> None:
-    before = await driven.folded()
     await driven.tell(driven.happens(1))
-    await driven.until_folded(before)
+    await driven.until_caught_up()
 
 
 async def _taken_over(driven: Driven, frozen: Service) -> None:
     """Wait until the other worker folded something new."""
-    before = await driven.folded()
     await driven.tell(driven.happens(1))
+    wanted = len(await records(driven.house.ground, TOUCHPOINTS))
     loop = asyncio.get_running_loop()
     deadline, held_until = loop.time() + 2 * SECONDS, loop.time() + HELD_SECONDS
-    while await driven.folded() <= before:
+    while await driven.folded() < wanted:
         assert loop.time() < deadline, "the second worker folds nothing"
         if loop.time() > held_until:
             frozen.thaw()
