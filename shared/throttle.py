@@ -7,8 +7,8 @@ LAG_GOAL_SECONDS = 0.35
 """Up to here background work takes more and more of the time."""
 LAG_STOP_SECONDS = 0.7
 """From here on it does nothing until live has caught up: live lag stays under one second."""
-SHARE_MIN, SHARE_MAX, SHARE_STEP = 0.05, 0.9, 0.1
-STEP_SECONDS = 0.05
+SHARE_MIN, SHARE_MAX, SHARE_STEP = 0.05, 0.9, 0.04
+STEP_SECONDS = 0.03
 """What one piece of background work should take: live waits for it at most so long."""
 PAUSE_SECONDS_MAX = 1.0
 WAIT_SECONDS = 0.1
@@ -37,7 +37,7 @@ def pause_seconds(share: float, worked_seconds: float) -> float:
 def size_next(size: int, worked_seconds: float, size_max: int) -> int:
     """How much to do in the next piece of work so that it takes about STEP_SECONDS; from 1 to `size_max`."""
     if worked_seconds > 2 * STEP_SECONDS:
-        return max(1, size // 2)
+        return max(1, size // 2 if worked_seconds < 6 * STEP_SECONDS else size // 6)
     if worked_seconds < STEP_SECONDS:
         return min(size_max, size * 2)
     return min(size_max, size)

@@ -33,7 +33,7 @@ def test_the_share_is_bounded_and_nothing_from_the_stop_on(share: float, lag: fl
     assert after == 0.0 if lag >= LAG_STOP_SECONDS else SHARE_MIN <= after <= SHARE_MAX
 
 
-@given(SHARES, st.lists(st.floats(0, LAG_GOAL_SECONDS), min_size=12, max_size=12))
+@given(SHARES, st.lists(st.floats(0, LAG_GOAL_SECONDS), min_size=25, max_size=25))
 def test_it_takes_all_it_may_while_live_keeps_up(share: float, lags: list[float]) -> None:
     for lag in lags:
         share = adapted(share, lag)
