@@ -61,7 +61,7 @@ def upgrade() -> None:
     op.create_index(
         "decision_due",
         "decision",
-        ["partition", "due_at"],
+        ["partition", "due_at", "customer"],
         unique=False,
         postgresql_where=sa.text("due_at IS NOT NULL"),
         sqlite_where=sa.text("due_at IS NOT NULL"),

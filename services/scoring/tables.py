@@ -29,7 +29,7 @@ decision = Table(
     Column("parked", Text, nullable=False),
     Column("held", Integer, nullable=False),  # how many history imports hold the customer
     Column("armed_version", Integer, nullable=False),
-    Index("decision_due", "partition", "due_at", postgresql_where=_ARMED, sqlite_where=_ARMED),
+    Index("decision_due", "partition", "due_at", "customer", postgresql_where=_ARMED, sqlite_where=_ARMED),
     Index("decision_held", "partition", "customer", postgresql_where=_HELD, sqlite_where=_HELD),
     Index("decision_parked", "partition", "customer", postgresql_where=_PARKED, sqlite_where=_PARKED),
     Index("decision_by_version", "partition", "workspace", "armed_version", "customer"),
