@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from shared.topics import PROFILE_CHANGES, TOUCHPOINTS
-from tests.simulation.checks import Broken, Watcher, check_nothing_waits, check_profiles, check_scoring
+from tests.simulation.checks import Broken, Watcher, check_profiles
+from tests.simulation.checks_scoring import check_nothing_waits, check_scoring
 from tests.simulation.driving import Crashed
 from tests.simulation.house import Action, Simulation, shape_of
 
