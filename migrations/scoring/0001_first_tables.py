@@ -178,35 +178,11 @@ def _make_rebuild_tables() -> None:
     )
     op.create_index("recalled_alert_by_customer", "recalled_alert", ["customer"], unique=False)
     op.create_index("recalled_alert_by_leaf", "recalled_alert", ["leaf"], unique=False)
-    op.create_table(
-        "recalled_change",
-        sa.Column("customer", sa.LargeBinary(), nullable=False),
-        sa.Column("version", sa.BigInteger(), nullable=False),
-        sa.Column("fact", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("customer"),
-    )
-    op.create_table(
-        "rebuild_differing",
-        sa.Column("customer", sa.LargeBinary(), nullable=False),
-        sa.Column("workspace", sa.Text(), nullable=False),
-        sa.Column("features", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("customer"),
-    )
-    op.create_table(
-        "rebuild_previous",
-        sa.Column("customer", sa.LargeBinary(), nullable=False),
-        sa.Column("decision", sa.LargeBinary(), nullable=False),
-        sa.Column("alerts", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("customer"),
-    )
 
 
 def downgrade() -> None:
     """Drop them."""
     for name in (
-        "rebuild_previous",
-        "rebuild_differing",
-        "recalled_change",
         "rebuild_checkpoint",
         "rebuild",
         "recalled",

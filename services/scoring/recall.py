@@ -174,5 +174,5 @@ async def bring_back(connection: AsyncConnection, known: Sequence[Draft], partit
 
 async def let_go(connection: AsyncConnection) -> None:
     """Empty the tables of what was said."""
-    for table in ("recalled", "recalled_alert", "rebuild_differing", REBUILD_CHECKPOINT):
+    for table in ("recalled", "recalled_alert", REBUILD_CHECKPOINT):
         await fetch(connection, f"DELETE FROM {table}")  # names of ours

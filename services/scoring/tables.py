@@ -78,7 +78,7 @@ model_fit = Table(
     Column("report", LargeBinary, nullable=False),  # JSON: why, and the figures
 )
 
-# --- a rebuild: what was said, read again, and what it differs in -----------------------------------------------
+# --- what was said, read again after the database was lost; empty otherwise --------------------------------------
 
 rebuild = rebuild_table(metadata)
 rebuild_checkpoint = checkpoint_table(metadata, REBUILD_CHECKPOINT)
@@ -107,28 +107,4 @@ recalled_alert = Table(
     Column("body", LargeBinary, nullable=False),
     Index("recalled_alert_by_customer", "customer"),
     Index("recalled_alert_by_leaf", "leaf"),
-)
-
-recalled_change = Table(
-    "recalled_change",
-    metadata,
-    Column("customer", LargeBinary, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("fact", LargeBinary, nullable=False),
-)
-
-rebuild_differing = Table(
-    "rebuild_differing",
-    metadata,
-    Column("customer", LargeBinary, primary_key=True),
-    Column("workspace", Text, nullable=False),
-    Column("features", Text, nullable=False),
-)
-
-rebuild_previous = Table(
-    "rebuild_previous",
-    metadata,
-    Column("customer", LargeBinary, primary_key=True),
-    Column("decision", LargeBinary, nullable=False),
-    Column("alerts", LargeBinary, nullable=False),
 )
