@@ -17,6 +17,9 @@ from shared.loop import Worker
 
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 0.5, 30.0
 WATCH_SECONDS = 1.0
+OUTBOX_ROWS_SEEN_MAX = 100_000
+"""Beyond it the outbox is not counted on: a million rows would be read every second, just when all is slow."""
+_WAITING = "SELECT count(*) AS n FROM (SELECT 1 FROM outbox LIMIT $1) AS waiting"
 
 _log = structlog.get_logger("crew")
 
@@ -102,7 +105,7 @@ class Watch:
             for partition in bounds.keys() | lanes.keys():
                 self._note(keeper.topic, partition, lanes.get(partition), bounds[partition].end, asked_at)
         async with self._database.snapshot() as connection:
-            self.outbox_rows = (await fetch(connection, "SELECT count(*) AS n FROM outbox"))[0].n
+            self.outbox_rows = (await fetch(connection, _WAITING, OUTBOX_ROWS_SEEN_MAX))[0].n
         self.looked_at = self._clock.monotonic()
 
     def age_seconds(self, lag: Lag) -> float:

@@ -28,7 +28,9 @@ def loop_metrics(service: str, watch: Watch) -> Iterator[Metric]:
 
 def standing_metrics(service: str, watch: Watch) -> Iterator[Metric]:
     """`raftar_<service>_*`: outbox depth; by partition lag, ages, stops; by topic whether a worker is at work."""
-    yield GaugeMetricFamily(f"raftar_{service}_outbox_rows", "Facts waiting for the log", watch.outbox_rows)
+    yield GaugeMetricFamily(
+        f"raftar_{service}_outbox_rows", "Facts waiting for the log, counted up to 100,000", watch.outbox_rows
+    )
     lags = {where: lag.records for where, lag in watch.lags.items()}
     yield by_partition(f"raftar_{service}_lag_records", "Records not yet folded", lags)
     ages = {where: watch.age_seconds(lag) for where, lag in watch.lags.items()}
