@@ -152,7 +152,7 @@ def build(
     api.include_router(private.routes(auth))
     api.include_router(customer_routes(Desk(database, clock, leaves), auth))
     api.include_router(past_routes(PastDesk(database, Facts(database, clock)), auth))
-    replaying = Replaying(store, log, clock, feed, openers.open, folding.wake)
+    replaying = Replaying(store, log, clock, feed, openers.open, settings.partitions, folding.wake)
     api.include_router(failed_routes(FailedDesk(database, openers.open, replaying, settings.workspace), auth))
     api.include_router(republish_routes(RepublishDesk(database, log, feed, clock, republishing), auth))
     api.include_router(rebuild_routes(RebuildDesk(rebuilder.house, clock, rebuilder), auth))

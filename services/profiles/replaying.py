@@ -27,7 +27,7 @@ from shared.codec import encode as encode_fact
 from shared.database import execute, fetch
 from shared.errors import OutOfRange, Poison, RaftarError
 from shared.events import Fact, Sealed, TouchpointFailed, TouchpointsRecorded
-from shared.ids import dedup_scope
+from shared.ids import dedup_scope, partition_of
 from shared.log.port import Log
 from shared.outbox import Parcel
 from shared.sealing import PersonalFields, Sealer
@@ -77,6 +77,7 @@ class Replaying:
     clock: Clock
     feed: Feed
     open_sealed: Open
+    partitions: int
     wake: Callable[[], None]
 
     async def replay(self, workspaces: Sequence[str], place: Place) -> Replayed:
@@ -146,11 +147,12 @@ class Replaying:
         kept = _decoded(row.bytes)
         if not isinstance(kept, TouchpointsRecorded):
             raise _StillFailing("what is kept of it is no touchpoint")
-        fields = self._fields(record).get(place.place, {}) if record is not None else {}
+        [touchpoint] = kept.touchpoints
+        fields = self._fields(record).get(place.place, {}) if _holds(record, place.place, touchpoint.id) else {}
         sealed = self._sealed(kept.workspace, {0: fields}) if fields else None
         fact = msgspec.structs.replace(kept, personal=sealed)
-        leaf = kept.touchpoints[0].leaves[0]
-        await _send(connection, Parcel(TOUCHPOINTS, place.partition, leaf, encode_fact(fact)))
+        leaf = touchpoint.leaves[0]
+        await _send(connection, Parcel(TOUCHPOINTS, partition_of(leaf, self.partitions), leaf, encode_fact(fact)))
 
     def _fields(self, record: TouchpointsRecorded | None) -> PersonalFields:
         if record is None or record.personal is None:
@@ -199,6 +201,11 @@ class Replaying:
         except (OutOfRange, Poison):
             return None
         return found[0] if found and isinstance(found[0], TouchpointsRecorded) else None
+
+
+def _holds(record: TouchpointsRecorded | None, place: int, identity: bytes) -> bool:
+    """Whether the log still has this very touchpoint there: in a copied log another may be."""
+    return record is not None and place < len(record.touchpoints) and record.touchpoints[place].id == identity
 
 
 def _decoded(value: bytes) -> Fact:

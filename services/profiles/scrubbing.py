@@ -98,10 +98,16 @@ async def _empty_write_ahead(database: Database) -> None:
 
 
 async def _rewrite_postgresql(database: Database) -> None:
-    """VACUUM FULL writes the table into a new file. It waits for its lock as long as any step does."""
+    """VACUUM FULL writes the table into a new file. It waits for its lock as long as any step does.
+
+    Raises StillRead while another worker does it.
+    """
     async with database.bare() as driver:
+        if not await driver.fetchval("SELECT pg_try_advisory_lock(hashtext('raftar scrubbing'))"):
+            raise StillRead("another worker rewrites it")
         await driver.execute("SET transaction_timeout = 0")
         try:
             await driver.execute(f"VACUUM (FULL) {PERSONAL}")
         finally:
             await driver.execute("RESET transaction_timeout")
+            await driver.execute("SELECT pg_advisory_unlock(hashtext('raftar scrubbing'))")

@@ -139,7 +139,8 @@ class SealingKeys:
 
     def _destroyed(self, fact: SealingKeyDestroyed) -> None:
         """Not the one in use: whoever wrote such a fact was wrong, and doors still seal to it."""
-        if fact.name not in self.feed.workspaces[fact.workspace].destroyed_keys:
+        told = self.feed.workspaces.get(fact.workspace)
+        if told is None or fact.name not in told.destroyed_keys:
             return
         self.openers.forget(fact.workspace)
         try:

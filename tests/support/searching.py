@@ -2,8 +2,9 @@
 
 import base64
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 BLOCK_BYTES = 8 << 20
 OVERLAP_BYTES = 4 << 10
@@ -29,11 +30,24 @@ def _base64(text: bytes, offset: int) -> Iterator[bytes]:
             yield encoded
 
 
-def found(folders: Iterable[Path], wanted: dict[str, set[bytes]]) -> dict[str, list[str]]:
+class Wanted(NamedTuple):
+    """A value's forms, and what must stand in a block before they are looked for one by one."""
+
+    forms: frozenset[bytes]
+    anchors: frozenset[bytes]
+
+
+def wanted(value: str, *tokens: str) -> Wanted:
+    """A value to search for. `tokens`: a rare part of it, in each spelling it has there; none: the value itself."""
+    anchors = frozenset[bytes]().union(*(forms(token) for token in tokens or (value,)))
+    return Wanted(frozenset(forms(value)), anchors)
+
+
+def found(folders: Iterable[Path], values: Mapping[str, Wanted]) -> dict[str, list[str]]:
     """Name → the files that hold any of its forms."""
-    hits: dict[str, list[str]] = {name: [] for name in wanted}
+    hits: dict[str, list[str]] = {name: [] for name in values}
     for path in sorted({path for folder in folders for path in _files(folder)}):
-        for name in _names_in(path, wanted):
+        for name in _names_in(path, values):
             hits[name].append(str(path))
     return hits
 
@@ -43,13 +57,18 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(at) / name for name in names)
 
 
-def _names_in(path: Path, wanted: dict[str, set[bytes]]) -> set[str]:
+def _names_in(path: Path, values: Mapping[str, Wanted]) -> set[str]:
     hits: set[str] = set()
+    by_anchors: dict[frozenset[bytes], list[tuple[str, frozenset[bytes]]]] = {}
+    for name, one in values.items():
+        by_anchors.setdefault(one.anchors, []).append((name, one.forms))
     try:
         with path.open("rb") as file:
             for block in _blocks(file.fileno()):
-                hits |= {name for name, texts in wanted.items() if any(text in block for text in texts)}
-    except (FileNotFoundError, OSError):
+                for anchors, named in by_anchors.items():
+                    if any(anchor in block for anchor in anchors):
+                        hits |= {name for name, texts in named if any(text in block for text in texts)}
+    except OSError:
         return hits  # gone meanwhile, or a socket
     return hits
 

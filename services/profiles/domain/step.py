@@ -343,7 +343,7 @@ class World:
             reason = f"its state has {len(value)} bytes, a record {self._record_bytes_max} at most"
             parked = CustomerParked(fact.workspace, customer, fact.version, fact.recorded_at, reason)
             place = (PROFILE_CHANGES, partition_of(customer, self._partitions), fact.version, -1)
-            self.outcome.parked.append(ParkedRow(*place, fact.workspace, "", reason, value, fact.recorded_at))
+            self.outcome.parked.append(ParkedRow(*place, fact.workspace, "", reason, value, fact.recorded_at, customer))
             value = encode(parked)
         partition = partition_of(customer, self._partitions)
         self.outcome.parcels.append(Parcel(PROFILE_CHANGES, partition, customer, value))
