@@ -50,6 +50,7 @@ class Beside:
     clock: SystemClock = field(default_factory=SystemClock)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+    rebuilders: list[Rebuilder] = field(default_factory=list)
     deadline_seconds: float = DEADLINE_SECONDS
 
     def __post_init__(self) -> None:
@@ -73,6 +74,7 @@ class Beside:
                 worker.wake()
 
         made = Rebuilder(self.log, self.database, self.clock, PARTITIONS, relay, patience_seconds)
+        self.rebuilders.append(made)
         task = asyncio.create_task(made.run())
         self.tasks.append(task)
         return task
@@ -85,6 +87,7 @@ class Beside:
     async def begin(self, wanted: Wish = "", fold_version: int = FOLD_VERSION) -> None:
         """Begin a rebuild."""
         await begin(Switching(self.log, self.database, PARTITIONS), self.clock.now_ms(), fold_version, wanted)
+        self._wake()
 
     async def decide(self, customers: Sequence[bytes], stage: str) -> None:
         """Fold that these customers are in a stage."""
@@ -104,6 +107,11 @@ class Beside:
         assert row is not None
         async with self.database.transaction() as connection:
             await rebuild.ask(connection, row, wanted)
+        self._wake()
+
+    def _wake(self) -> None:
+        for one in self.rebuilders:
+            one.wake()
 
     async def until(self, met: Callable[[Rebuild | None], bool]) -> Rebuild | None:
         """The row once `met` says so; a failed rebuild ends the waiting."""
