@@ -37,6 +37,17 @@ class _Noting(ConsumerRebalanceListener):  # type: ignore[misc]
         self._ownership.note_assigned({partition.partition for partition in assigned})
 
 
+def _join_on(consumer: Any) -> None:
+    """Have the next poll await a join that this one did not see the end of.
+
+    The client forgets it where the join was begun by changed metadata alone: the assignment is then never taken up, no
+    heartbeat is sent, and the group goes on without a member that believes to be in it (kafka-python 3.0.12).
+    """
+    coordinator = consumer._coordinator
+    if coordinator.rebalance_in_progress():
+        coordinator.request_rejoin()
+
+
 class KafkaOwnership:
     """The port's Ownership by a consumer group. `topics[0]` decides; the others are named for `progress` only."""
 
@@ -116,6 +127,7 @@ class KafkaOwnership:
                 consumer = consumer or self._joined()
                 consumer.pause(*consumer.assignment())
                 consumer.poll(timeout_ms=POLL_MS)
+                _join_on(consumer)
                 self._commit(consumer)
             except Exception as error:  # nothing may end this thread: it joins again with a new client
                 _log.warning("kafka_group_client_failed", error=repr(error))
