@@ -52,7 +52,7 @@ WAVE = 20_000
 LEAD_SECONDS = 8.0
 PLACE_AT = 1_612_345_678_901
 ORDER = "order-{:012d}"
-PAGE = 20_000
+PAGE = 4_000
 
 Row = tuple[Any, ...]
 
