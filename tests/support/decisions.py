@@ -267,6 +267,8 @@ def _short(event: Mapping[str, Any]) -> str:
     data = event["data"]
     seconds = f"{(data['at'] - START_MS) / 1000:g}"
     name = event["type"].removeprefix("raftar.")
+    if name == "customer.erased":
+        return f"{name} @{seconds}"
     return (
         f"{name} {data['stage']} @{seconds}" if name == "segment.changed" else f"{name} r{data['revision']} @{seconds}"
     )
