@@ -13,6 +13,7 @@ from shared.errors import LogMismatch, NotAccepting, OutOfRange
 from shared.log.ownership import AllPartitions
 from shared.log.port import Outgoing, Ownership, Topic
 from shared.log.sqlite import SqliteLog
+from shared.log.sqlite_writer import GROUPS_AFTER_SLOW, IN_LOOP_BYTES_MAX
 from tests.support.logs import Place, read_all, read_to_end, texts, values
 
 HUGE = 1 << 60
@@ -185,3 +186,38 @@ async def test_identities_of_two_folders_differ(tmp_path: Path) -> None:
     assert len({await log.identity("t") for log in logs}) == 2
     for log in logs:
         await log.close()
+
+
+class _SlowDiskClock(FrozenClock):
+    """Every reading of the monotonic time is ten milliseconds after the one before: each commit seems slow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._readings = itertools.count()
+
+    def monotonic(self) -> float:
+        return next(self._readings) / 100
+
+
+async def test_on_a_slow_disk_loop_and_thread_take_turns_and_order_holds(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path, _SlowDiskClock())
+    await log.ensure([Topic("turns", 2)])
+    rounds = 3 * (GROUPS_AFTER_SLOW + 1) // 2  # the loop commits the first group, then the thread, then the loop again
+    for number in range(rounds):
+        burst = [log.append("turns", values(number % 2, f"{number}:{n}")) for n in range(3)]
+        large = [log.append("turns", [Outgoing(0, b"x" * (IN_LOOP_BYTES_MAX + 1))])] if number % 20 == 5 else []
+        positions = await asyncio.gather(*burst, *large)
+        assert [one[0] for one in positions[:3]] == list(range(positions[0][0], positions[0][0] + 3))
+    last = [asyncio.ensure_future(log.append("turns", values(1, f"last:{n}"))) for n in range(3)]
+    await asyncio.sleep(0)  # they are queued when the log closes
+    await log.close()
+    assert [len(one.result()) for one in last] == [1, 1, 1]
+    again = SqliteLog(tmp_path, SystemClock())
+    try:
+        found = texts(await read_all(again, "turns"))
+    finally:
+        await again.close()
+    small = [text for text in found if not text.startswith("x")]
+    assert sorted(small) == sorted(
+        [f"{r}:{n}" for r in range(rounds) for n in range(3)] + [f"last:{n}" for n in range(3)]
+    )
