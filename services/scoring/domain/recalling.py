@@ -230,7 +230,9 @@ def recalled_row(draft: Draft, alerts: Iterable[AlertRow], partitions: int) -> D
         held=draft.held if draft.stage else (),
         version=draft.version,
     )
-    version, partition = max(0, draft.profile_version - 1), partition_of(draft.customer, partitions)
+    was_erased = draft.erased_sequence > draft.stage_sequence
+    version = draft.profile_version if was_erased else max(0, draft.profile_version - 1)
+    partition = partition_of(draft.customer, partitions)
     return DecisionRow(draft.customer, draft.workspace, partition, version, decision=decision)
 
 
@@ -240,6 +242,13 @@ def recalled_row(draft: Draft, alerts: Iterable[AlertRow], partitions: int) -> D
 def is_recalled(row: DecisionRow) -> bool:
     """Whether decisions about the customer are known and nothing of their profile was read yet."""
     return not row.state and bool(row.decision.stage)
+
+
+def is_forgotten(row: DecisionRow) -> bool:
+    """Whether it was said that the customer is forgotten, and nothing was said since: there is nothing to say again."""
+    decision = row.decision
+    is_blank = not (row.state or row.absorbed_into or row.parked or decision.stage or decision.alerts)
+    return is_blank and decision.sequence > 0
 
 
 def unheld(row: DecisionRow) -> Decision:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from services.scoring.domain import joining
+from services.scoring.domain import joining, recalling
 from services.scoring.domain.alerts import (
     SILENCE,
     Alert,
@@ -22,7 +22,6 @@ from services.scoring.domain.deciding import PASSED_KEPT, Decision, Outcome
 from services.scoring.domain.decision import due, on_change
 from services.scoring.domain.definitions import Definition, in_force
 from services.scoring.domain.emitting import carried_of, cloud_event, topic_of
-from services.scoring.domain.recalling import is_recalled, on_first_sight, unheard, unheld, without_foreign
 from services.scoring.domain.rows import AlertRow, DecisionRow, moves_of
 from services.scoring.domain.setting import Change, Counts, Rules, Setting, Wanted
 from services.scoring.domain.snapshot import Snapshot, snapshot_of_state
@@ -86,7 +85,7 @@ class Book:
         if watermark is None or row.parked:
             return
         until = min(recorded_at, watermark)
-        if not is_recalled(row) and not is_quiet(row, self._rules(row).definitions, until):
+        if not recalling.is_recalled(row) and not is_quiet(row, self._rules(row).definitions, until):
             self._note(customer, self._advanced(row, until))
         elif until - 1 > row.decision.settled:
             self._put(row, decision=msgspec.structs.replace(row.decision, settled=until - 1))
@@ -95,15 +94,15 @@ class Book:
         row = self._row(fact.customer)
         definition = self._definition_for(row, fact.recorded_at)
         old = self._snapshot_under(row, definition)
-        facts, recalled = fact.facts, is_recalled(row)
+        facts, recalled = fact.facts, recalling.is_recalled(row)
         if not row.state and row.decision.sequence:  # spoken of, never seen
-            facts = unheard(row.decision, facts, row.workspace, definition, self._alert)
+            facts = recalling.unheard(row.decision, facts, row.workspace, definition, self._alert)
         row = self._put(row, version=fact.version, state=fact.state, absorbed_into=b"", parked="")
         self._snapshots.pop(fact.customer, None)
         new = self._snapshot_under(row, definition)
         if recalled:
-            mine = without_foreign(row.decision, new, definition, self._alert)
-            judged = on_first_sight(mine, new, facts, fact.recorded_at, definition, fact.import_id)
+            mine = recalling.without_foreign(row.decision, new, definition, self._alert)
+            judged = recalling.on_first_sight(mine, new, facts, fact.recorded_at, definition, fact.import_id)
         else:  # time was taken before (`_read_up`), so no watermark here
             judged = on_change(row.decision, old, new, facts, fact.recorded_at, None, definition, fact.import_id)
         self._follow(fact.customer, judged)
@@ -112,7 +111,7 @@ class Book:
         into = self._resolved(fact.into)
         self._read_up(fact.customer, fact.recorded_at, watermark)
         self._send_off(fact)
-        gone = unheld(self._row(fact.customer))
+        gone = recalling.unheld(self._row(fact.customer))
         left = joining.surrender(gone)
         self._put(
             self._row(fact.customer), version=fact.version, state=b"", decision=left, due_at=None,
@@ -131,7 +130,8 @@ class Book:
         row = self._row(fact.customer)
         definition = armed_definition(row.decision, self._rules(row).definitions)
         gone = joining.on_erased(row.decision, fact.recorded_at, self._snapshot(row), definition)
-        self._follow(fact.customer, gone)
+        if not recalling.is_forgotten(row):
+            self._follow(fact.customer, gone)
         self._snapshots.pop(fact.customer, None)
         self._put(self._row(fact.customer), version=fact.version, state=b"", due_at=None, absorbed_into=b"", parked="")
         self.erased.append(fact.customer)
