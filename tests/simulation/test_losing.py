@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.schedules import first_failure
 
-SEEDS = int(os.environ.get("LOSING_SEEDS", "250"))
+SEEDS = int(os.environ.get("LOSING_SEEDS", "150"))
 FIRST = int(os.environ.get("FIRST_SEED", "0"))
 PARTS = 5
 
