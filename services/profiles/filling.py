@@ -15,7 +15,7 @@ from shared.topics import TOUCHPOINTS
 
 RECORDS_MAX = 500
 LOOK_SECONDS = 0.1
-PATIENCE_SECONDS, PATIENT_RECORDS = 1.0, 10
+PATIENCE_SECONDS, PATIENT_RECORDS = 1.0, 25
 """While live is behind, so many records are folded so often, and no more."""
 PACE_SECONDS = 5.0
 """The rate shown is of the last so many seconds, about."""
