@@ -95,7 +95,7 @@ async def pouring(house: House) -> AsyncIterator[set[str]]:
         async with house.client("ingest", seconds=30.0) as client:
             while True:
                 acknowledged.update(await post(house, client))
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
 
     task = asyncio.create_task(pour())
     try:
@@ -174,13 +174,13 @@ async def test_a_house_backed_up_under_traffic_is_restored_to_that_instant_and_g
     with closing(house):
         house.start()
         async with pouring(house) as acknowledged:
-            await eventually(_more_than(acknowledged, 2_000), 60, "some load")
+            await eventually(_more_than(acknowledged, 800), 60, "some load")
             before = set(acknowledged)
             told = await asyncio.to_thread(
                 command, house.ground, "backup", str(tmp_path / "backup"), "--with-keys", "--json"
             )
             after = set(acknowledged)
-            await eventually(_more_than(acknowledged, len(after) + 500), 60, "load goes on")
+            await eventually(_more_than(acknowledged, len(after) + 200), 60, "load goes on")
     assert len(after) > len(before), "the door stood still while it was backed up"
 
     restored = House(Ground(tmp_path / "fresh", partitions=4), rules("2s"))
