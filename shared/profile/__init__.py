@@ -25,9 +25,9 @@ from shared.profile.traits import traits
 from shared.profile.views import BadExperience, active_days, activity, bad_experience, counts, is_low, summary
 
 __all__ = [
-    "COMPONENTS", "FOLD_VERSION", "STATE_VERSION", "BadExperience", "Behaviour", "Call", "Complaint", "Component", "Message",
-    "Occurrence", "Order", "Profile", "Purchase", "Subscription", "Survey", "Tally", "Ticket", "active_days",
-    "activity", "bad_experience", "calls", "complaints", "counts", "decode", "differing", "encode", "fold", "is_low", "merge",
-    "messages", "money", "narrowed", "new", "purchases", "subscription", "subscriptions", "summary", "surveys",
-    "tickets", "traits",
+    "COMPONENTS", "FOLD_VERSION", "STATE_VERSION", "BadExperience", "Behaviour", "Call", "Complaint", "Component",
+    "Message", "Occurrence", "Order", "Profile", "Purchase", "Subscription", "Survey", "Tally", "Ticket",
+    "active_days", "activity", "bad_experience", "calls", "complaints", "counts", "decode", "differing", "encode",
+    "fold", "is_low", "merge", "messages", "money", "narrowed", "new", "purchases", "subscription", "subscriptions",
+    "summary", "surveys", "tickets", "traits",
 ]  # fmt: skip

@@ -20,8 +20,10 @@ from shared.profile.traits import TRAITS
 from shared.vocabulary import KINDS
 
 FOLD_VERSION = 1
-"""Raised when the same log folds to other states than before: a component was added or folds differently. A projection
-folded by an older version goes on, and is rebuilt with a report of what differs instead of a proof that nothing does."""
+"""Raised when the same log folds to other states than before: a component was added or folds differently.
+
+A projection folded by an older version goes on, and is rebuilt with a report of what differs instead of a proof that
+nothing does."""
 
 STATE_VERSION = 1
 """First byte of every state. Raised when a part changes its meaning; appending a component needs no new version."""
