@@ -21,8 +21,9 @@ from shared.httpd import HouseApp
 
 _log = structlog.get_logger("serving")
 
-GC_THRESHOLDS = (50_000, 20, 100)
-"""Fewer collections: suspended requests survive young ones and would trigger full ones (4x lower tail, measured)."""
+GC_THRESHOLDS = (10_000, 100, 100)
+"""Fewer collections of what survives: suspended requests outlive young ones and would trigger full ones (4x lower tail,
+measured). A young one looks at so few objects that it holds nobody up (at 50,000 a p99 of 29 ms instead of 15)."""
 
 
 @dataclass(frozen=True, slots=True)

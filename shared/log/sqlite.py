@@ -22,7 +22,7 @@ from shared.log.sqlite_writer import Append, AskBounds, Request, Writer
 
 POLL_SECONDS = 0.01
 """How often another process's appends are looked for while somebody waits for records; one look costs 2 µs a topic."""
-BUSY_POLL_SECONDS = 0.002
+BUSY_POLL_SECONDS = 0.004
 BUSY_SECONDS = 0.1
 """So long after something was found it is looked for more often: what comes seldom comes alone."""
 CHECKPOINT_BYTES = 8 << 20

@@ -22,7 +22,7 @@ import uvloop
 from packaging.requirements import Requirement
 
 from services import local_access
-from tests.bench.bench_react import ITEMS, lag, view
+from tests.bench.bench_react import ITEMS, LOOK_SECONDS, lag, view
 from tests.e2e.rules import rules
 from tests.load.posting import Crowd, template
 from tests.support.house import Ground, House, Service, closing
@@ -110,10 +110,9 @@ async def fill(house: House, touchpoints: int) -> int:
     async with Crowd(door.port, template(house.access.write_key, ITEMS, view)) as crowd:
         while taken < touchpoints:
             taken += ITEMS * len((await crowd.press(4, 1.0)).of(200))
-    async with house.client("profiles") as client:
-        while await lag(client) > 0:
-            await asyncio.sleep(0.1)
-    await asyncio.sleep(2)
+    await asyncio.sleep(LOOK_SECONDS)
+    while await lag(house) > 0:
+        await asyncio.sleep(0.1)
     return taken
 
 

@@ -23,7 +23,10 @@ from tests.support.kafka_broker import Broker
 
 TIMES = 200
 ITEMS = 20
-BURST_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0
+BURST_SECONDS = 1.5
+LOOK_SECONDS = 2.5
+"""The services look at their lag once a second: what they say is that old at most."""
 
 
 def view(index: int) -> dict[str, object]:
@@ -85,26 +88,32 @@ async def reactions(house: House, ear: Ear, times: int, tag: str) -> tuple[list[
             began = time.monotonic()
             told = (await client.post("/v1/touchpoints", json=body)).raise_for_status().json()
             answered.append((time.monotonic() - began) * 1000)
-            heard_at = await asyncio.wait_for(ear.awaits(told["results"][0]["id"]), 60)
+            heard_at = await asyncio.wait_for(ear.awaits(told["results"][0]["id"]), PATIENCE_SECONDS)
             alerted.append((heard_at - began) * 1000)
             await asyncio.sleep(0.02)
     return answered, alerted
 
 
 async def folds_a_second(house: House, crowd: Crowd) -> float:
-    """Touchpoints a second that the house folds: a burst is posted, and it ends when nothing is left to fold."""
+    """Touchpoints a second that the house folds and decides: a burst is posted, until nothing of it is left."""
     began = time.monotonic()
     sent = await crowd.press(8, BURST_SECONDS)
-    async with house.client("profiles") as client:
-        while (await lag(client)) > 0:
-            await asyncio.sleep(0.1)
+    await asyncio.sleep(LOOK_SECONDS)
+    while await lag(house) > 0:
+        await asyncio.sleep(0.1)
     return len(sent.of(200)) * ITEMS / (time.monotonic() - began)
 
 
-async def lag(client: httpx.AsyncClient) -> float:
-    """Records of touchpoints not folded yet."""
-    checks = (await client.get("/readyz")).json()["checks"]
-    return sum(float(check.get("lag_records") or 0) for check in checks.values())
+async def lag(house: House) -> float:
+    """What profiles and scoring have not folded or not relayed yet: records and rows."""
+    left = 0.0
+    for room in ("profiles", "scoring"):
+        async with house.client(room) as client:
+            checks = (await client.get("/readyz")).json()["checks"]
+            metrics = (await client.get("/metrics")).text
+        left += sum(float(check.get("lag_records") or 0) for check in checks.values())
+        left += float(metrics.partition(f"\nraftar_{room}_outbox_rows ")[2].split("\n", 1)[0])
+    return left
 
 
 def line(name: str, milliseconds: list[float]) -> str:
