@@ -178,10 +178,22 @@ def _make_rebuild_tables() -> None:
     )
     op.create_index("recalled_alert_by_customer", "recalled_alert", ["customer"], unique=False)
     op.create_index("recalled_alert_by_leaf", "recalled_alert", ["leaf"], unique=False)
+    op.create_table(
+        "rebuild_differing",
+        sa.Column("customer", sa.LargeBinary(), nullable=False),
+        sa.Column("workspace", sa.Text(), nullable=False),
+        sa.Column("fields", sa.Text(), nullable=False),
+        sa.Column("before", sa.LargeBinary(), nullable=False),
+        sa.Column("after", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("customer"),
+    )
+    op.create_index("rebuild_differing_by_workspace", "rebuild_differing", ["workspace"], unique=False)
 
 
 def downgrade() -> None:
     """Drop them."""
+    op.drop_index("rebuild_differing_by_workspace", table_name="rebuild_differing")
+    op.drop_table("rebuild_differing")
     for name in (
         "rebuild_checkpoint",
         "rebuild",

@@ -1,6 +1,7 @@
-"""`raftar rebuild profiles`: begin a rebuild, watch it, switch to it, roll back, let go of it."""
+"""`raftar rebuild profiles` and `scoring`: begin a rebuild, watch it, switch to it, roll back, let go of it."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import sleep
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from services.cli.errors import EXIT_CODES, CommandError, WrongUse
-from services.cli.house import CliSettings, House, find_house
+from services.cli.house import CliSettings, find_house
 from services.cli.printing import print_json
 from services.cli.rest import Rest
 
@@ -54,20 +55,52 @@ def profiles_command(
 
     Without options: begins a rebuild, or watches the one under way. Ctrl-C ends the watching; the rebuild goes on.
     """
-    chosen = [name for name, on in _named(status, switch, rollback, abandon, drop_previous) if on]
+    asked = _one_of(status, switch, rollback, abandon, drop_previous)
+    house = find_house(CliSettings())
+    run(house.profiles(), asked, accept, Console(), Console(stderr=True), wait, as_json)
+
+
+@rebuild_app.command(
+    "scoring",
+    epilog="Example: raftar rebuild scoring   ·   raftar rebuild scoring --switch --accept-differences   ·   "
+    "raftar rebuild scoring --status --json",
+)
+def scoring_command(
+    status: Annotated[bool, typer.Option("--status", help="Only show how far it is.")] = False,
+    switch: Annotated[
+        bool, typer.Option("--switch", help="Put right who differs (begins one first where there is none).")
+    ] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept-differences", help="With --switch: also when somebody differs.")
+    ] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Put back what the last switch replaced.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Let go of a rebuild that is not live yet.")] = False,
+    drop_previous: Annotated[
+        bool, typer.Option("--drop-previous", help="After a switch: drop what was replaced.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show how far it is until it rests.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for scripts: one document.")] = False,
+) -> None:
+    """Make every decision anew from what scoring said, beside the live ones, and compare.
+
+    Without options: begins a rebuild, or watches the one under way. Ctrl-C ends the watching; the rebuild goes on.
+    """
+    asked = _one_of(status, switch, rollback, abandon, drop_previous)
+    house = find_house(CliSettings())
+    run(house.scoring(), asked, accept, Console(), Console(stderr=True), wait, as_json)
+
+
+def _one_of(*flags: bool) -> str:
+    """The one thing that is asked for, "" for none. Raises WrongUse for two."""
+    names = ("--status", "--switch", "--rollback", "--abandon", "--drop-previous")
+    chosen = [name for name, on in zip(names, flags, strict=True) if on]
     if len(chosen) > 1:
         raise WrongUse(f"{' and '.join(chosen)} exclude each other", "ask for one thing at a time")
-    asked = chosen[0] if chosen else ""
-    run(find_house(CliSettings()), asked, accept, Console(), Console(stderr=True), wait, as_json)
-
-
-def _named(*flags: bool) -> list[tuple[str, bool]]:
-    names = ("--status", "--switch", "--rollback", "--abandon", "--drop-previous")
-    return list(zip(names, flags, strict=True))
+    return chosen[0] if chosen else ""
 
 
 def run(
-    house: House,
+    service: AbstractContextManager[Rest],
     asked: str,
     accept: bool,
     out: Console,
@@ -77,10 +110,10 @@ def run(
     pause: Callable[[float], None] = sleep,
 ) -> None:
     """Do what is asked ("" begins or watches) and show what came of it. Raises CommandError when it failed."""
-    with house.profiles() as profiles:
-        found = _asked(profiles, asked, accept)
+    with service as rest:
+        found = _asked(rest, asked, accept)
         if wait and asked != "--status":
-            found = watch(profiles, found, err, pause)
+            found = watch(rest, found, err, pause)
     if as_json:
         print_json(out, found)
     else:
@@ -89,36 +122,36 @@ def run(
         raise CommandError(f"the rebuild failed: {found['why']}", found["next_step"])
 
 
-def _asked(profiles: Rest, asked: str, accept: bool) -> Shown:
-    found: Shown = profiles.get(PATH)
+def _asked(rest: Rest, asked: str, accept: bool) -> Shown:
+    found: Shown = rest.get(PATH)
     phase = found["phase"]
     if asked == "--status":
         return found
     if asked == "--switch" and phase != "none":
-        return dict(profiles.post(f"{PATH}/switch", {"accept_differences": accept}))
+        return dict(rest.post(f"{PATH}/switch", {"accept_differences": accept}))
     if asked == "--rollback":
-        return dict(profiles.post(f"{PATH}/rollback"))
+        return dict(rest.post(f"{PATH}/rollback"))
     if asked in ("--abandon", "--drop-previous"):
-        return _let_go(profiles, asked, phase)
+        return _let_go(rest, asked, phase)
     if phase == "switched":
         raise WrongUse(
             "the version before the last switch is still kept",
             "drop it with --drop-previous, or make it live again with --rollback",
         )
     if phase == "none":
-        return dict(profiles.post(PATH, {"switch_when_equal": asked == "--switch"}))
+        return dict(rest.post(PATH, {"switch_when_equal": asked == "--switch"}))
     return found
 
 
-def _let_go(profiles: Rest, asked: str, phase: str) -> Shown:
+def _let_go(rest: Rest, asked: str, phase: str) -> Shown:
     if phase == "switched" and asked == "--abandon":
         raise WrongUse("it is live already", "make the version before live again with --rollback, or --drop-previous")
     if phase in ("filling", "comparing", "ready", "failed") and asked == "--drop-previous":
         raise WrongUse("nothing was switched yet", "let go of the rebuild with --abandon")
-    return dict(profiles.delete(PATH))
+    return dict(rest.delete(PATH))
 
 
-def watch(profiles: Rest, found: Shown, err: Console, pause: Callable[[float], None]) -> Shown:
+def watch(rest: Rest, found: Shown, err: Console, pause: Callable[[float], None]) -> Shown:
     """The rebuild once it rests: ready, switched, failed, or gone."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[told]}"))
     with Progress(*columns, console=err, transient=True) as bar:
@@ -126,7 +159,7 @@ def watch(profiles: Rest, found: Shown, err: Console, pause: Callable[[float], N
         while found["phase"] not in RESTING or found["wanted"]:
             bar.update(task, description=found["phase"], completed=found["percent"], told=_told(found))
             pause(LOOK_SECONDS)
-            found = dict(profiles.send("GET", PATH, patience_seconds=PATIENCE_SECONDS))
+            found = dict(rest.send("GET", PATH, patience_seconds=PATIENCE_SECONDS))
     return found
 
 
@@ -145,7 +178,7 @@ def _print(out: Console, found: Shown) -> None:
         out.print(_told(found), highlight=False)
     if found["equal"] is not None and found["phase"] != "filling":
         _print_comparison(out, found)
-    if found["leaves_to_tell"]:
+    if found.get("leaves_to_tell"):
         out.print(f"{found['leaves_to_tell']} identifiers are still to be told to profile-changes", highlight=False)
     if found["why"]:
         out.print(f"[red]{found['why']}[/red]", highlight=False)

@@ -17,13 +17,16 @@ from services.scoring.fits import Fits, FitTerms, Imports
 from services.scoring.hearing import Hearing
 from services.scoring.metrics import Counting, ScoringMetrics
 from services.scoring.past import PastDesk
+from services.scoring.rebuilding import Rebuilder
 from services.scoring.recovering import Recovering
 from services.scoring.routes import Desk, Streaming, alert_routes, decision_routes, definition_routes, stream_routes
 from services.scoring.routes_models import model_routes
+from services.scoring.routes_rebuild import RebuildDesk, rebuild_routes
 from services.scoring.rulebook import Rulebook
 from services.scoring.settings import ScoringSettings
 from services.scoring.store import SqlStore
 from services.scoring.stream import Streams
+from services.scoring.switching import House
 from services.scoring.tail import Tail
 from shared.access import Key
 from shared.clock import Clock, SystemClock
@@ -78,6 +81,7 @@ def build(
     streams = Streams(settings.scoring_streams_max)
     watch = Watch(log, database, clock, [keeper])
     recovering = Recovering(log, database, clock, partitions)
+    rebuilder = Rebuilder(House(log, database, rulebook.rules, partitions), clock)
     counting = Counting(database, clock, lambda: [lane.partition for lane in keeper.lanes])
     publishing = Publishing(log, feed, clock, rulebook)
     imports, runs = Imports(feed), FitRuns(database)
@@ -107,7 +111,10 @@ def build(
             await until_answered(lambda: _check_tables(database), "the database")
             await until_answered(lambda: log.ensure(topics(partitions)), "the log")
             await feed.start()
-            parts = (recovering.run(keeper.run), hearing.run(), tail.run(), watch.run(), counting.run(), fits.run())
+            parts = (
+                recovering.run(keeper.run), rebuilder.run(), hearing.run(), tail.run(), watch.run(), counting.run(),
+                fits.run(),
+            )  # fmt: skip
             tasks = [asyncio.create_task(part) for part in parts]
             try:
                 yield
@@ -145,6 +152,7 @@ def build(
     api.include_router(decision_routes(desk, past, auth))
     api.include_router(definition_routes(desk, publishing, auth))
     api.include_router(model_routes(fits, auth))
+    api.include_router(rebuild_routes(RebuildDesk(clock, rebuilder), auth))
     return finish(api, life)
 
 

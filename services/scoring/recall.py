@@ -15,7 +15,7 @@ from services.scoring.domain.recalling import Draft, Said, joined, recalled_row,
 from services.scoring.domain.rows import AlertRow, DecisionRow
 from services.scoring.store import ALERT_COLUMNS, DECISION_COLUMNS, decision_values
 from shared.checkpoint import NEVER, REBUILD_CHECKPOINT
-from shared.database import fetch, insert_rows
+from shared.database import execute, fetch, insert_rows
 from shared.errors import Poison
 from shared.log.port import Batch
 from shared.topics import CHURN_ALERTS, PROFILE_CHANGES, SEGMENT_CHANGES
@@ -105,6 +105,13 @@ async def take(connection: AsyncConnection, topic: str, partition: int, batch: B
     return foreign
 
 
+async def hear_pending(connection: AsyncConnection, customers: Iterable[bytes]) -> None:
+    """Keep what live said of these customers and the log does not have yet; it will come by the log once more."""
+    statement = "SELECT value FROM outbox WHERE key = ANY($1) ORDER BY seq"
+    found = (said_of(row.value) for row in await fetch(connection, statement, sorted(customers)))
+    await _keep(connection, [said for said in found if said is not None])
+
+
 async def _keep(connection: AsyncConnection, told: Sequence[Said]) -> None:
     known = await drafts(connection, {said.draft.customer for said in told})
     alerts: dict[bytes, AlertRow] = {}
@@ -170,6 +177,16 @@ async def bring_back(connection: AsyncConnection, known: Sequence[Draft], partit
     await insert_rows(connection, tables.decision, DECISION_COLUMNS, values, "ON CONFLICT DO NOTHING")
     told = sorted(msgspec.structs.astuple(row) for row in alerts)
     await insert_rows(connection, tables.alert, ALERT_COLUMNS, told, "ON CONFLICT DO NOTHING")
+
+
+async def let_go_of_some(connection: AsyncConnection, rows_max: int = 2_000) -> bool:
+    """Take away a piece of what was said; False once nothing is left of it."""
+    for table, key in (("recalled", "customer"), ("recalled_alert", "id")):
+        inner = f"SELECT {key} FROM {table} LIMIT {rows_max}"
+        if await execute(connection, f"DELETE FROM {table} WHERE {key} IN ({inner})"):
+            return True
+    await execute(connection, f"DELETE FROM {REBUILD_CHECKPOINT}")
+    return False
 
 
 async def let_go(connection: AsyncConnection) -> None:

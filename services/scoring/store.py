@@ -116,8 +116,11 @@ class SqlTransaction:
 
     async def blank_alerts(self, customers: Collection[bytes]) -> None:
         if customers:
-            statement = "UPDATE alert SET body = $1 WHERE customer = ANY($2)"
-            await fetch(self._connection, statement, b"", sorted(customers))
+            gone = sorted(customers)
+            for table in ("alert", "recalled_alert"):
+                statement = f"UPDATE {table} SET body = $1 WHERE customer = ANY($2)"
+                await fetch(self._connection, statement, b"", gone)
+            await fetch(self._connection, "DELETE FROM rebuild_differing WHERE customer = ANY($1)", gone)
 
     async def note_import(self, partition: int, import_id: str, from_partition: int, workspace: str) -> None:
         row = (partition, import_id, from_partition, workspace)

@@ -108,3 +108,14 @@ recalled_alert = Table(
     Index("recalled_alert_by_customer", "customer"),
     Index("recalled_alert_by_leaf", "leaf"),
 )
+
+rebuild_differing = Table(
+    "rebuild_differing",
+    metadata,
+    Column("customer", LargeBinary, primary_key=True),
+    Column("workspace", Text, nullable=False),
+    Column("fields", Text, nullable=False),  # in what the customer differs, with spaces
+    Column("before", LargeBinary, nullable=False),  # as it was before the switch; empty until then
+    Column("after", LargeBinary, nullable=False),
+    Index("rebuild_differing_by_workspace", "workspace"),
+)

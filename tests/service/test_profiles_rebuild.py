@@ -43,7 +43,7 @@ async def rebuilt(home: House, asked: str = "", accept: bool = False, as_json: b
     """What `raftar rebuild profiles` prints."""
     out = Console(file=StringIO(), width=200)
     quiet = Console(file=StringIO())
-    await asyncio.to_thread(rebuild_cli.run, cli(home), asked, accept, out, quiet, True, as_json, _brief)
+    await asyncio.to_thread(rebuild_cli.run, cli(home).profiles(), asked, accept, out, quiet, True, as_json, _brief)
     assert isinstance(out.file, StringIO)
     return out.file.getvalue()
 

@@ -6,6 +6,7 @@ from services.scoring.domain.alerts import OPEN, SILENCE
 from services.scoring.domain.decision import due
 from services.scoring.domain.rows import AlertRow, DecisionRow
 from services.scoring.domain.snapshot import snapshot_of
+from services.scoring.domain.step import Rules
 from services.scoring.domain.succession import armed_definition
 from shared import profile as profiles
 from shared.events import TouchpointsRecorded
@@ -15,6 +16,7 @@ from tests.simulation.checks import event_of, fact_of, insist
 from tests.simulation.house import Simulation
 from tests.simulation.oracle import Truth
 from tests.simulation.rules import FIXED, FIXED_SILENCE_MS, UTC
+from tests.support.remaking import differing
 
 
 def check_scoring(simulation: Simulation, truth: Truth) -> None:
@@ -37,6 +39,18 @@ def check_scoring(simulation: Simulation, truth: Truth) -> None:
         insist(not leaf.version or customer in rows, f"{customer.hex()[:6]}: every customer is decided")
     _check_events(simulation, truth)
     _check_complaints(simulation, truth)
+    _check_made_again(simulation)
+
+
+def _check_made_again(simulation: Simulation) -> None:
+    """What was said gives the very rows that stand, in whatever order its partitions are read."""
+    tables, rules = simulation.scoring.tables, Rules(simulation.definitions.versions, UTC)
+    topics, partitions = (SEGMENT_CHANGES, CHURN_ALERTS), range(simulation.shape.partitions)
+    events = [
+        one.value for topic in topics for partition in partitions for one in simulation.log.records(topic, partition)
+    ]
+    found = differing(tables["decision"], tables["alert"], events, lambda _: rules, simulation.shape.partitions)
+    insist(not found, f"made again of what was said they are as they stand: {list(found.values())}")
 
 
 def _check_armed(simulation: Simulation, name: str, row: DecisionRow) -> None:

@@ -42,6 +42,7 @@ from shared.log.port import Batch, Record
 from shared.topics import PROFILE_CHANGES
 from shared.vocabulary import fact_ref
 from tests.builders import a_leaf, a_touchpoint
+from tests.support.remaking import differing
 from tests.support.steps import PARTITIONS, START_MS
 
 SILENT_AFTER_SECONDS = 60
@@ -250,6 +251,9 @@ class Scoring:
             assert settled < max(self.marks.values(), default=0), "silence was decided past every watermark"
         _check_sequences(sent)
         _check_alerts(alerts, rows, sent)
+        rules = Rules(self.definitions, UTC)
+        found = differing(rows, alerts, (value for _, _, _, value in sent), lambda _: rules, PARTITIONS)
+        assert not found, "what was said gives the very rows that stand"
 
     def due_of(self, row: DecisionRow) -> int | None:
         """The due time as it follows from the row alone."""

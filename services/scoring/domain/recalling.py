@@ -186,6 +186,12 @@ def alert_of(data: _Data, subject: str) -> Alert:
     )
 
 
+def alert_of_row(row: AlertRow) -> Alert:
+    """The alert as the last CloudEvent about it says. The row must have a body."""
+    event = _event(row.body)
+    return alert_of(event.data, event.subject)
+
+
 def joined(before: Draft | None, newer: Draft) -> Draft:
     """Two sayings of one customer as one, whichever was read first."""
     if before is None:
@@ -216,8 +222,7 @@ def recalled_row(draft: Draft, alerts: Iterable[AlertRow], partitions: int) -> D
     remembered: tuple[Alert, ...] = ()
     for row in alerts:
         if row.body:
-            event = _event(row.body)
-            remembered = kept(remembered, alert_of(event.data, event.subject))
+            remembered = kept(remembered, alert_of_row(row))
     decision = Decision(
         stage=draft.stage,
         stage_since=draft.stage_since,
