@@ -263,6 +263,29 @@ async def test_a_switch_is_rolled_back_except_for_whom_live_decided_since(beside
     assert [row for row in theirs if row[2] == CLIO] == [row for row in alerts if row[2] == CLIO]
 
 
+async def test_live_decides_on_while_others_are_put_right(beside: Beside) -> None:
+    """Also about one who is put right at that moment: what is said of them follows from what was put right."""
+    was = await beside.scoring.rows()
+    await spoil_decision(beside, CLIO, stage="gone", alerts=())
+    await spoil_decision(beside, BEN, sequence=0, settled=s(2))
+    beside.process()
+    await beside.begin()
+    await beside.compared()
+    assert set(await beside.differing()) == {CLIO, BEN}
+    await beside.ask("switch_anyway")
+    await live_on(beside, 1, 20)
+    await beside.phase("switched")
+    await live_on(beside, 21, 10)
+    await beside.ask("drop")
+    await beside.gone()
+    await beside.begin()
+    assert (await beside.compared()).differing == 0
+    said = set(was[CLIO].decision.alerts)
+    new = set((await beside.scoring.rows())[CLIO].decision.alerts) - said
+    assert [(one.policy, one.crossed_at) for one in new] == [("silence", s(100))]
+    assert said <= set((await beside.scoring.rows())[CLIO].decision.alerts)
+
+
 async def raw_row(beside: Beside, customer: bytes) -> tuple[Any, ...]:
     """A row of decision."""
     async with beside.database.snapshot() as connection:
