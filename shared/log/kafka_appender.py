@@ -183,7 +183,7 @@ class Appender:
             return
         try:
             self._producer.flush(CLOSE_SECONDS)
-            self._producer.close(1)
+            self._producer.close(CLOSE_SECONDS)
         except KafkaError as error:
             _log.warning("kafka_producer_closed_with_unsent_records", error=str(error))
             _abandon(self._producer)

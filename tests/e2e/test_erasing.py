@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import msgspec
 import pytest
 
@@ -60,7 +61,7 @@ async def live(house: House, who: dict[str, str], moment: str) -> None:
     }  # fmt: skip
     complained = {
         "kind": "complained", "id": f"x-{moment}-{who['user']}", "user_id": who["user"],
-        "properties": {"complaint_id": f"x-{moment}", "text": who["text"]},
+        "properties": {"complaint_id": f"x-{moment}-{who['user']}", "text": who["text"]},
     }  # fmt: skip
     seen = {
         "type": "page", "messageId": f"p-{moment}-{who['user']}", "userId": who["user"], "anonymousId": who["cookie"],
@@ -118,6 +119,13 @@ async def _data_folder(house: House) -> Path:
         await connection.close()
 
 
+async def nothing_open(client: httpx.AsyncClient) -> None:
+    """Discard every event that did not count."""
+    while items := (await client.get("/v1/failed", params={"limit": 200})).raise_for_status().json()["items"]:
+        for item in items:
+            (await client.delete(f"/v1/failed/{item['id']}")).raise_for_status()
+
+
 async def emptied_write_ahead(house: House) -> None:
     """As far as a superuser can: old segments are deleted, not kept for later use, and a fresh one is begun."""
     if not house.ground.database_url:
@@ -168,6 +176,8 @@ async def test_an_erased_person_is_found_nowhere_and_the_logs_copy_is_shut(
         (await client.post("/v1/sealing-keys/rotate", json={})).raise_for_status()
         await live(house, gone, "later")  # dropped
         await live(house, stays, "later")
+
+        await nothing_open(client)  # of other tests in this house: what waits for a replay needs its key
 
         async def destroyed() -> bool:
             return (await client.delete(f"/v1/sealing-keys/{first}")).status_code == 200

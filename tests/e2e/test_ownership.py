@@ -94,7 +94,9 @@ async def answered(house: House, asked: set[str], seconds: float = TAKE_OVER_SEC
     began = time.monotonic()
 
     async def all_told() -> bool:
-        return asked <= {cause for event in await events(house.ground, CHURN_ALERTS) for cause in event.data["causes"]}
+        return asked <= {
+            cause for event in await events(house.ground, CHURN_ALERTS) for cause in event.data.get("causes", ())
+        }
 
     await eventually(all_told, seconds, "an alert for each complaint")
     return time.monotonic() - began
