@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import asyncpg
 import httpx
@@ -61,7 +62,7 @@ async def live(house: House, who: dict[str, str], moment: str) -> None:
     }  # fmt: skip
     complained = {
         "kind": "complained", "id": f"x-{moment}-{who['user']}", "user_id": who["user"],
-        "properties": {"complaint_id": f"x-{moment}-{who['user']}", "text": who["text"]},
+        "properties": {"complaint_id": f"x-{moment}-{crc32(who['user'].encode())}", "text": who["text"]},
     }  # fmt: skip
     seen = {
         "type": "page", "messageId": f"p-{moment}-{who['user']}", "userId": who["user"], "anonymousId": who["cookie"],
