@@ -24,6 +24,7 @@ from shared.topics import PROFILE_CHANGES
 
 READ_WAIT_SECONDS = 0.5
 PAUSE_SECONDS_MAX = 5.0
+CANCEL_AGAIN_SECONDS = 10.0
 
 _RESTORE = "restore the log that belongs to this database, or rebuild the projection"
 
@@ -222,6 +223,7 @@ def _place(claim: Claim) -> str:
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait until it has cleaned up."""
-    task.cancel()
-    await asyncio.wait([task])
+    """Cancel a task and wait until it has cleaned up; again, should the cancelling have met what loses it."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)

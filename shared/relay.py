@@ -114,8 +114,10 @@ class Relay:
         waiting: list[asyncio.Future[None]] = []
         try:
             while True:
+                # Not `wait_for`: before Python 3.12 it loses a cancelling that meets the event, and the relay lives on.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), max(0.0, next_pulse - self._clock.monotonic()))
+                    async with asyncio.timeout(max(0.0, next_pulse - self._clock.monotonic())):
+                        await self._wanted.wait()
                 self._wanted.clear()
                 waiting, self._waiting = self._waiting, []
                 pulse = self._clock.monotonic() >= next_pulse

@@ -106,7 +106,8 @@ class Republishing:
                 _log.warning("republish waits", error=named(error))
             self._moved.clear()
             with suppress(TimeoutError):  # another process may have left one unfinished
-                await asyncio.wait_for(self._moved.wait(), LOOK_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._moved.wait()
 
     async def step(self) -> bool:
         """Tell one page, or wait a moment for the outbox; False when nothing is unfinished. Raises what SQL raises."""

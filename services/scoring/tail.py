@@ -277,7 +277,8 @@ class Listener:
         self._news.clear()
         if not self._kept and not self._overflowed:
             try:
-                await asyncio.wait_for(self._news.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
             except TimeoutError:
                 return
 

@@ -5,6 +5,7 @@ contract suite breaks them on purpose.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,11 +20,22 @@ from shared.errors import LogMismatch, NotAccepting, Rejected
 from shared.log.port import Bounds, Topic
 
 
+class _SelfClosing(socket.socket):
+    """Closed with its last reference: a client whose making failed is nobody's to close."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class _DirectSocket(KafkaNetSocket):  # type: ignore[misc]
     """Closes a socket whose connect failed. The client leaves it to the garbage collector, so a long outage would use
     up the process's file descriptors. Chosen by its scheme, where the client looks for proxies."""
 
     SCHEMES = ("direct",)
+
+    def socket(self, *args: Any, **kwargs: Any) -> Any:
+        """A socket that whoever gives up a client half made need not close."""
+        return _SelfClosing(*args, **kwargs)
 
     async def sock_connect(self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None) -> Any:
         """Connect, or close."""

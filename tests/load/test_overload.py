@@ -12,7 +12,7 @@ from tests.load.overload import Seen, overload
 from tests.support.broker import NewBroker
 from tests.support.house import Ground
 
-SECONDS = 6.0
+SECONDS = 10.0
 MEMORY_MIB_MAX = 900
 
 
