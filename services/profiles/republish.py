@@ -135,7 +135,7 @@ class Republishing:
             request = next(iter(self._asked.values()))
             async with self.store.database.transaction() as connection:
                 await execute(connection, _INSERT, request.id, request.requested_at, b"")
-            del self._asked[request.id]
+            self._asked.pop(request.id, None)  # the route and the task may have taken up the same one
 
     async def _page(self) -> bool:
         async with self.store.database.transaction() as connection:
