@@ -29,7 +29,7 @@ async def test_asked_for_and_seen_through(tmp_path: Path) -> None:
         assert (await home.post("/v1/republish", None, "reader")).status_code == 403
 
         asked = (await home.post("/v1/republish", None)).json()
-        assert asked["phase"] == "waiting"
+        assert asked["phase"] in ("waiting", "running", "finished")  # the task may be quicker than the answer
         async with asyncio.timeout(DEADLINE_SECONDS):
             while (shown := (await home.shown("/v1/republish"))) and shown["phase"] != "finished":
                 await asyncio.sleep(0.02)
