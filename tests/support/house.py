@@ -33,7 +33,7 @@ from tests.support.kafka_broker import DIE_WITH_PARENT, PROJECT, free_ports
 
 WORKSPACE = "main"
 READY_SECONDS = 60.0
-END_SECONDS = 60.0
+END_SECONDS = 20.0
 PRINTED_BYTES_SHOWN = 6_000
 
 
