@@ -307,6 +307,11 @@ class Guarded:
         answer = _Answer(send)
         try:
             await self._app(scope, self._bounded(receive), answer.send)
+        except asyncio.CancelledError:  # only a server that ends does this, when it waits no longer
+            if answer.started:
+                raise
+            cut = Retryable("the service is stopping and did not finish this; try again")
+            await json_response(problem_of(cut), status_of(cut), headers_of(cut))(scope, receive, answer.send)
         except Exception as error:
             if answer.started and not answer.complete:
                 raise  # the connection must break: half an answer was sent

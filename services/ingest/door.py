@@ -24,7 +24,7 @@ from services.ingest.settings import IngestSettings
 from shared.access import WRITE, Key
 from shared.clock import Clock
 from shared.definitions import DefinitionsFeed
-from shared.errors import NotAllowed, RaftarError, Stopped, TooLarge
+from shared.errors import NotAllowed, OutcomeUnknown, RaftarError, Stopped, TooLarge
 from shared.events import PUBLIC
 from shared.httpd import Problem, fault_problem, headers_of, presented, problem, problem_of, status_of
 from shared.serving import ANSWER, head_of, waited_seconds
@@ -125,6 +125,8 @@ class EventDoor:
             return
         except RaftarError as error:
             status, headers, body = _error_answer(error)
+        except asyncio.CancelledError:  # the server ends and waits no longer; what was begun may still be kept
+            status, headers, body = _error_answer(OutcomeUnknown("cut short"))
         except Exception as error:  # the last resort: an SDK must get JSON with CORS, and keep its batch
             _log.error("fault", route=route.name, error=type(error).__name__, where=where(error))
             status, headers, body = _answer(500, fault_problem())

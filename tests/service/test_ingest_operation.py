@@ -311,6 +311,44 @@ async def test_stopping_finishes_what_was_being_appended(tmp_path: Path) -> None
         assert len(await door.touchpoints()) == 1
 
 
+async def test_what_a_stop_cuts_short_hears_503_and_when_to_come_back(tmp_path: Path) -> None:
+    log = HeldLog(tmp_path / "log")
+    async with house(tmp_path, log=log) as door:
+        async with httpx.AsyncClient(timeout=20) as client:
+            async with listening(door.app, stop_seconds=1) as port:
+                headers = {"x-write-key": door.write_key}
+                posting = asyncio.create_task(
+                    client.post(f"http://127.0.0.1:{port}/v1/t", json=track(), headers=headers)
+                )
+                await log.waiting.wait()
+            answer = await posting
+        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_route_that_a_stop_cuts_short_answers_503() -> None:
+    life = Life()
+    asked = asyncio.Event()
+
+    async def fine() -> dict[str, Any]:
+        return {}
+
+    app = new_app(title="t", description="d", version="1", telemetry=Telemetry(), life=life, ready=fine)
+
+    @app.get("/waits")
+    async def waits() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with httpx.AsyncClient(timeout=20) as client:
+        async with listening(finish(app, life), stop_seconds=1) as port:
+            asking = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/waits"))
+            await asked.wait()
+        answer = await asking
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
 async def test_forwarded_addresses_are_believed_from_named_proxies_only(tmp_path: Path) -> None:
     for trusted, believed in (("", False), ("127.0.0.1", True), ("10.0.0.1", False)):
         async with house(tmp_path / f"case{trusted}") as door:
