@@ -100,11 +100,24 @@ async def hold(connection: AsyncConnection, claim: Claim, new: Claim, table: str
     values: tuple[Any, ...] = (new.position, new.frontier, new.last_position, new.last_checksum)
     where = (claim.topic, claim.partition, claim.epoch, claim.revision)
     if not await fetch(connection, _HOLD.format(table=table), *where, *values):
-        raise Fenced(f"{claim.topic}/{claim.partition}: another worker has it (epoch {claim.epoch} is over)")
+        raise Fenced(_refusal(claim))
     return replace(new, revision=claim.revision + 1)
+
+
+async def check(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+    """Raises Fenced when a claim's partition has another owner by now. Nothing moves, nothing is locked."""
+    for topic in {claim.topic for claim in claims}:
+        _, epochs = await standing(connection, topic)
+        for claim in claims:
+            if claim.topic == topic and epochs.get(claim.partition) != claim.epoch:
+                raise Fenced(_refusal(claim))
 
 
 async def standing(connection: AsyncConnection, topic: str) -> tuple[dict[int, int], dict[int, int]]:
     """Every partition's T and its owner's epoch, as far as partitions were ever acquired: two maps by partition."""
     rows = await fetch(connection, "SELECT partition, frontier, epoch FROM checkpoint WHERE topic = $1", topic)
     return {row.partition: row.frontier for row in rows}, {row.partition: row.epoch for row in rows}
+
+
+def _refusal(claim: Claim) -> str:
+    return f"{claim.topic}/{claim.partition}: another worker has it (epoch {claim.epoch} is over)"

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,10 +23,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import Retryable
+from shared.sqlite_connection import BEGIN_WRITING, BUSY_MS, LoopConnection, connect
 
-SQLITE_VARIABLES_MAX = 30_000
+SQLITE_VARIABLES_MAX = 1_000
+"""SQLite takes 32,766; a statement of fewer holds nobody up."""
 TAKE_OVER_MS = 6_000
 """A worker that is silent for so long is replaced; its database session must be dead before (design §7)."""
+
+DATABASE_ERRORS = (DBAPIError, sqlite3.Error)
+"""What a statement raises, beside Away: of SQLAlchemy, or of SQLite itself."""
 
 _AWAY_STATES = ("08", "40", "53", "55P03", "57", "25P03", "25P04")
 """PostgreSQL: no connection, rolled back for another, no resources, lock not free in time, shutting down, too slow."""
@@ -51,26 +57,39 @@ class Database:
         self.is_sqlite = writer.dialect.name == "sqlite"
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A writing transaction: commits at the end of the block, rolls back on any exception. Raises Away."""
+    async def transaction(self, *, brief: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction: commits at the end of the block, rolls back on any exception. Raises Away.
+
+        `brief`: its statements touch few rows, by their keys; on SQLite they run in the event loop.
+        """
         with _away():
-            async with self._writer.begin() as connection:
+            async with self._writer.connect() as connection, self._brief(connection, brief), connection.begin():
                 yield connection
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """A read-only connection on which every statement sees one and the same instant. Raises Away."""
+    async def snapshot(self, *, brief: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A read-only connection on which every statement sees one and the same instant. `brief`: as above.
+
+        Raises Away.
+        """
         with _away():
-            async with self._read() as connection:
-                yield connection
+            async with self._reader.connect() as connection, self._brief(connection, brief):
+                if not self.is_sqlite:
+                    await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                async with connection.begin():
+                    yield connection
 
     @asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
-        async with self._reader.connect() as connection:
-            if not self.is_sqlite:
-                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            async with connection.begin():
-                yield connection
+    async def _brief(self, connection: AsyncConnection, brief: bool) -> AsyncIterator[None]:
+        if not (brief and self.is_sqlite):
+            yield
+            return
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        driver.brief = True
+        try:
+            yield
+        finally:
+            driver.brief = False
 
     @asynccontextmanager
     async def bare(self) -> AsyncIterator[Any]:
@@ -94,10 +113,14 @@ def open_database(url: str, data_dir: Path, service: str) -> Database:
 def _sqlite(path: Path) -> Database:
     path.parent.mkdir(parents=True, exist_ok=True)
     url = URL.create("sqlite+aiosqlite", database=str(path))
+    make: dict[str, Any] = {
+        "async_creator": partial(connect, path), "pool_timeout": 60, "hide_parameters": True,
+        "pool_reset_on_return": None,  # every use ends its transaction itself
+    }  # fmt: skip
     # One writing connection per process: SQLite has one writer, and waiting in our queue beats its busy loop.
-    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=60, hide_parameters=True)
-    reader = create_async_engine(url, pool_size=4, max_overflow=0, pool_timeout=60, hide_parameters=True)
-    for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
+    writer = create_async_engine(url, pool_size=1, max_overflow=0, **make)
+    reader = create_async_engine(url, pool_size=4, max_overflow=0, **make)
+    for engine, begin in ((writer, BEGIN_WRITING), (reader, "BEGIN")):
         _begin_with(engine, begin)
     return Database(writer, reader)
 
@@ -107,7 +130,7 @@ def _begin_with(engine: AsyncEngine, begin: str) -> None:
     def connected(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "cache_size=-65536"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "cache_size=-65536"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.execute("PRAGMA secure_delete=ON")  # what is deleted or freed is overwritten
         cursor.close()
@@ -153,6 +176,21 @@ def is_away(error: Exception) -> bool:
     return state.startswith(_AWAY_STATES) or code & 0xFF in _AWAY_CODES
 
 
+@asynccontextmanager
+async def savepoint(connection: AsyncConnection, *given_up: type[Exception]) -> AsyncIterator[None]:
+    """What is written inside is taken back by one of `given_up`, and so are the locks PostgreSQL took for it.
+
+    Any other exception ends the whole transaction.
+    """
+    await execute(connection, "SAVEPOINT attempt")
+    try:
+        yield
+    except given_up:
+        await execute(connection, "ROLLBACK TO SAVEPOINT attempt")
+        raise
+    await execute(connection, "RELEASE SAVEPOINT attempt")
+
+
 # --- rows as sets -------------------------------------------------------------------------------------------
 
 
@@ -194,7 +232,7 @@ async def insert_rows(
     if connection.dialect.name == "sqlite":
         given = [_NEW.sub(lambda match: f"?{columns.index(match[1]) + 1}", value) for value in more.values()]
         values = ", ".join([*(f"?{n}" for n in range(1, len(columns) + 1)), *given])
-        await connection.exec_driver_sql(f"INSERT INTO {table.fullname} ({names}) VALUES ({values}) {then}", list(rows))
+        await _sqlite_of(connection).many(f"INSERT INTO {table.fullname} ({names}) VALUES ({values}) {then}", rows)
         return
     values = ", ".join(("new.*", *more.values()))
     new = f"{_unnest(table, columns)} AS new({', '.join(columns)})"
@@ -238,7 +276,7 @@ async def _present(
         values = ", ".join([f"({marks})"] * len(chunk))
         flat = tuple(value for row in chunk for value in row)
         statement = f"SELECT {names} FROM {table.fullname} WHERE ({names}) IN (VALUES {values})"
-        found.update(tuple(row) for row in await connection.exec_driver_sql(statement, flat))
+        found.update(await _sqlite_of(connection).rows(statement, flat))
     return found
 
 
@@ -250,7 +288,7 @@ async def update_rows(
         return
     if connection.dialect.name == "sqlite":
         sets = ", ".join(f"{column} = ?{n}" for n, column in enumerate(columns, 2))
-        await connection.exec_driver_sql(f"UPDATE {table.fullname} SET {sets} WHERE {key} = ?1", list(rows))
+        await _sqlite_of(connection).many(f"UPDATE {table.fullname} SET {sets} WHERE {key} = ?1", rows)
         return
     names = [key, *columns]
     sets = ", ".join(f"{column} = new.{column}" for column in columns)
@@ -275,7 +313,7 @@ async def fetch(connection: AsyncConnection, statement: str, *values: Any) -> li
         return list(result) if result.returns_rows else []
     lists = [n for n, value in enumerate(values) if isinstance(value, list)]
     if not lists:
-        return list(await _sqlite_fetch(connection, statement, values))
+        return await _sqlite_fetch(connection, statement, values)
     rows: list[Any] = []
     for chunk in _chunks(values[lists[0]], SQLITE_VARIABLES_MAX):
         rows += await _sqlite_fetch(connection, statement, [*values[: lists[0]], chunk, *values[lists[0] + 1 :]])
@@ -283,26 +321,45 @@ async def fetch(connection: AsyncConnection, statement: str, *values: Any) -> li
 
 
 async def _sqlite_fetch(connection: AsyncConnection, statement: str, values: Sequence[Any]) -> list[Any]:
+    lengths = tuple(len(value) if isinstance(value, list) else -1 for value in values)
+    text, order = _for_sqlite(statement, lengths)
     flat: list[Any] = []
-
-    def place(match: re.Match[str]) -> str:
-        value = values[int(match[1] or match[2]) - 1]
-        if match[1]:
+    for place in order:
+        value = values[place]
+        if lengths[place] < 0:
+            flat.append(value)
+        else:
             flat.extend(value)
-            return f"IN ({', '.join('?' * len(value))})"
-        flat.append(value)
-        return "?"
+    return await _sqlite_of(connection).rows(text, flat)
 
-    text = _PARAMETER.sub(place, statement).replace(" FOR UPDATE", "")
-    result = await connection.exec_driver_sql(text, tuple(flat))
-    return list(result) if result.returns_rows else []
+
+@lru_cache(4096)
+def _for_sqlite(statement: str, lengths: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """The statement with question marks, and whose value each stands for. `lengths`: of lists, -1 for a plain value."""
+    order: list[int] = []
+
+    def mark(match: re.Match[str]) -> str:
+        place = int(match[1] or match[2]) - 1
+        order.append(place)
+        return f"IN ({', '.join('?' * lengths[place])})" if match[1] else "?"
+
+    return _PARAMETER.sub(mark, statement).replace(" FOR UPDATE", ""), tuple(order)
 
 
 async def execute(connection: AsyncConnection, statement: str, *values: Any) -> int:
     """Run one statement without rows (parameters as in `fetch`, no lists); returns how many rows it changed."""
     if connection.dialect.name == "sqlite":
-        statement = _PARAMETER.sub(lambda match: f"?{match[2]}", statement)
+        text, order = _for_sqlite(statement, (-1,) * len(values))
+        return await _sqlite_of(connection).changed(text, [values[place] for place in order])
     return (await connection.exec_driver_sql(statement, tuple(values))).rowcount
+
+
+def _sqlite_of(connection: AsyncConnection) -> LoopConnection:
+    """The connection below SQLAlchemy's, whose way from greenlet to greenlet costs more than most of our statements."""
+    driver = connection.sync_connection.connection.driver_connection if connection.sync_connection else None
+    if not isinstance(driver, LoopConnection):
+        raise TypeError("a SQLite database is opened by open_database")
+    return driver
 
 
 def _chunks(values: Sequence[Any], size: int) -> Iterable[list[Any]]:

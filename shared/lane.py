@@ -22,6 +22,10 @@ class Lane:
     stopped: str = ""  # why it must not go on until a person acts
     records_max: int = BATCH_RECORDS_MAX  # smaller after a failure: a batch must fit the database's time-outs
 
+    def appended_to(self, end: int) -> None:
+        """Everything relayed to its partition of profile-changes so far lies before `end`."""
+        self.relayed_to = max(self.relayed_to, end)
+
     def failed(self) -> None:
         """A step did not get through: try less at once."""
         self.claim = None

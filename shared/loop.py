@@ -34,6 +34,10 @@ _log = structlog.get_logger()
 class ProjectionStore(RelayStore, Protocol):
     """A folding service's database, as far as the loop knows it."""
 
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether its transactions run one after another, whoever asks for them."""
+
     async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
         """Become the owner of a partition (`checkpoint.acquire`)."""
 
@@ -65,6 +69,7 @@ class Worker:
         self._log, self._ownership, self._projection = log, ownership, projection
         self._states_watermarks = relaying is not None and relaying.states_watermarks
         self._identity = ""
+        self._turns = asyncio.Lock()
         self._relay_task: asyncio.Task[None] | None = None
         self._relay = (
             Relay(log, projection.store, clock, relaying, projection.topic, self.lanes, self.tally)
@@ -171,7 +176,7 @@ class Worker:
         if claim.position == 0:
             claim = replace(claim, position=(await self._log.bounds(self.topic))[lane.partition].earliest)
         if self._states_watermarks:
-            lane.relayed_to = (await self._log.bounds(PROFILE_CHANGES))[lane.partition].end
+            lane.appended_to((await self._log.bounds(PROFILE_CHANGES))[lane.partition].end)
         if generation != self._ownership.generation():
             raise Fenced("the assignment changed while the partition was acquired")
         lane.claim = claim
@@ -205,13 +210,34 @@ class Worker:
             if batch.next_position == position:
                 lane.held()
                 continue
-            async with lane.lock:
-                lane.claim = await self._projection.fold(lane.held(), batch)
-                lane.claim = await self._projection.turn(lane.claim)
+            if self._relay is not None:
+                await self._relay.level()
+            batch = await self._fold_in_turn(lane, batch)
             lane.folded()
             self.tally.folded_records += len(batch.records)
             self.wake()
             self._ownership.progress(self.topic, {lane.partition: batch.next_position})
+
+    async def _fold_in_turn(self, lane: Lane, batch: Batch) -> Batch:
+        """Fold; where the database writes one after another, in turn and with all that came in meanwhile."""
+        if not self._projection.store.one_at_a_time:
+            return await self._fold(lane, batch)
+        waits = self._turns.locked()
+        async with self._turns:
+            return await self._fold(lane, await self._filled(lane, batch) if waits else batch)
+
+    async def _fold(self, lane: Lane, batch: Batch) -> Batch:
+        async with lane.lock:
+            lane.claim = await self._projection.fold(lane.held(), batch)
+            lane.claim = await self._projection.turn(lane.claim)
+        return batch
+
+    async def _filled(self, lane: Lane, batch: Batch) -> Batch:
+        room = lane.records_max - len(batch.records)
+        if room <= 0:
+            return batch
+        more = await self._log.read(self.topic, lane.partition, batch.next_position, records_max=room)
+        return Batch((*batch.records, *more.records), more.next_position)
 
     async def _take_turn(self, lane: Lane) -> None:
         async with lane.lock:

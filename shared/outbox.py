@@ -4,7 +4,8 @@ The row's number is given while its customer is locked, so one customer's rows a
 versions. Rows are deleted only after the log acknowledged them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
@@ -62,10 +63,26 @@ async def send(connection: AsyncConnection, outbox: Table, parcels: Sequence[Par
     await insert_rows(connection, outbox, ("topic", "partition", "key", "value"), parcels)
 
 
-async def pending(connection: AsyncConnection, partitions: Iterable[int], limit: int) -> list[Pending]:
-    """The oldest rows bound for these partitions, by number."""
-    statement = "SELECT seq, topic, partition, key, value FROM outbox WHERE partition = ANY($1) ORDER BY seq LIMIT $2"
-    return [Pending(*row) for row in await fetch(connection, statement, sorted(partitions), limit)]
+# On SQLite one worker has every partition: the first rows there are. The plus keeps it from sorting all that wait.
+_OLDEST_SQLITE = """SELECT seq, topic, partition, key, value FROM outbox
+WHERE +partition = ANY($1) ORDER BY seq LIMIT $2"""
+_OLDEST = """SELECT one.* FROM unnest($1::integer[]) AS mine(number), LATERAL (
+SELECT seq, topic, partition, key, value FROM outbox WHERE partition = mine.number ORDER BY seq LIMIT $2) AS one
+ORDER BY seq"""
+
+
+async def pending(connection: AsyncConnection, partitions: Collection[int], limit: int) -> tuple[list[Pending], bool]:
+    """About `limit` of the oldest rows bound for these partitions, by number, and whether these are all.
+
+    It reads what it returns and no more: a long outbox costs no more than a short one.
+    """
+    is_sqlite = connection.dialect.name == "sqlite"
+    each = limit if is_sqlite else -(-limit // max(1, len(partitions)))
+    found = await fetch(connection, _OLDEST_SQLITE if is_sqlite else _OLDEST, sorted(partitions), each)
+    rows = [Pending(*row) for row in found]
+    if is_sqlite:
+        return rows, len(rows) < limit
+    return rows, max(Counter(row.partition for row in rows).values(), default=0) < each
 
 
 async def sent(connection: AsyncConnection, seqs: Sequence[int]) -> None:

@@ -12,20 +12,20 @@ class SqlProjectionStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.one_at_a_time = database.is_sqlite
 
     async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
         """Become the owner of a partition. Raises LogMismatch."""
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(brief=True) as connection:
             return await checkpoint.acquire(connection, topic, partition, log_identity)
 
     async def hold(self, moves: Sequence[tuple[Claim, Claim]]) -> list[Claim]:
         """Move several checkpoints at once. Raises Fenced, then none moved."""
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(brief=True) as connection:
             return [await checkpoint.hold(connection, claim, new) for claim, new in moves]
 
-    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
-        """Delete acknowledged outbox rows under these claims. Raises Fenced, then none was deleted."""
-        async with self.database.transaction() as connection:
-            held = [await checkpoint.hold(connection, claim, claim) for claim in claims]
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> None:
+        """Delete acknowledged outbox rows of these claims' partitions. Raises Fenced, then none was deleted."""
+        async with self.database.transaction(brief=True) as connection:
+            await checkpoint.check(connection, claims)
             await outbox.sent(connection, seqs)
-            return held

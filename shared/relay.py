@@ -25,7 +25,7 @@ from shared.topics import PROFILE_CHANGES, WATERMARKS
 
 PULSE_SECONDS = 0.25
 CLOCK_CHECK_SECONDS = 5.0
-OUTBOX_ROWS_MAX = 4_000
+OUTBOX_ROWS_MAX = 1_000
 
 _log = structlog.get_logger()
 
@@ -42,8 +42,8 @@ class RelayStore(Protocol):
         Frontiers read later than the rows would promise changes that are not relayed yet.
         """
 
-    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
-        """Delete acknowledged rows under these claims. Raises Fenced, then none was deleted."""
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> None:
+        """Delete acknowledged rows of these claims' partitions. Raises Fenced, then none was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,21 @@ class Relay:
         self._topic, self._lanes, self._tally = topic, lanes, tally
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
+        self._level = asyncio.Event()
+        self._level.set()
         self._agreed_offset_ms: float | None = None  # of our clock from its own monotonic one, when it last was right
         self._next_clock_check = 0.0
 
     def wake(self) -> None:
         """There is something in the outbox."""
         self._wanted.set()
+
+    async def level(self) -> None:
+        """Return at once, or when the outbox, in which the last pass left rows, was emptied or cannot be now.
+
+        Whoever folds waits here first: else a busy fold leaves the relay too little to keep up.
+        """
+        await self._level.wait()
 
     async def passed(self) -> None:
         """Return when a pass that begins after the call is over, whether it got through or not."""
@@ -127,57 +136,75 @@ class Relay:
                     self._tally.pulses += 1
                     next_pulse = self._clock.monotonic() + PULSE_SECONDS
         finally:
+            self._level.set()
             _released([*waiting, *self._waiting])
 
     async def _guarded(self, pulse: bool) -> None:
         try:
             await self._pass(pulse)
-        except Fenced as error:
+        except Exception as error:
+            self._level.set()
+            await self._recover(error)
+
+    async def _recover(self, error: Exception) -> None:
+        if isinstance(error, Fenced):
             _log.info("relay refused", why=str(error))
             await self._find_refused()
-        except Retryable as error:
+            return
+        self._wanted.set()
+        if isinstance(error, Retryable):
             _log.warning("relay waits for the log", why=str(error))
-            self._wanted.set()
             await asyncio.sleep(error.retry_after_seconds)
-        except Exception as error:
+        else:
             self._tally.failures += 1
             _log.warning("relay paused", error=named(error))
-            self._wanted.set()
             await asyncio.sleep(0.5)
 
     async def _pass(self, pulse: bool) -> None:
         lanes = [lane for _, lane in sorted(self._lanes.items()) if lane.claim is not None]
         if not lanes:
+            self._level.set()
             return
+        claims = {lane.partition: lane.held() for lane in lanes}
         states = self._settings.states_watermarks and pulse
         if states:
             await self._move_frontiers(lanes)
         snapshot = await self._store.outbox([lane.partition for lane in lanes], OUTBOX_ROWS_MAX)
-        for chunk in chunks(snapshot.rows):
-            await self._relay(chunk)
+        if not snapshot.complete:
+            self._level.clear()
+        if snapshot.rows:
+            await self._relay(snapshot.rows, claims)
         if not snapshot.complete:
             self._wanted.set()
-        elif states:
+            return
+        self._level.set()
+        if states:
             ends = {lane.partition: lane.relayed_to for lane in lanes if _is_owner(lane, snapshot)}
             await self._state(statement_of(ends, snapshot.frontiers, self._settings.partitions))
 
-    async def _relay(self, chunk: Sequence[Pending]) -> None:
-        for (topic, partition), end in (await append_chunk(self._log, chunk)).items():
-            if topic == PROFILE_CHANGES and partition in self._lanes:
-                self._lanes[partition].relayed_to = end
-        async with AsyncExitStack() as locks:
-            lanes = [await self._locked(locks, partition) for partition in sorted({row.partition for row in chunk})]
-            claims = await self._store.relayed([lane.held() for lane in lanes], [row.seq for row in chunk])
-            for lane, claim in zip(lanes, claims, strict=True):
-                lane.claim = claim
-        self._tally.relayed_rows += len(chunk)
+    async def _relay(self, rows: Sequence[Pending], claims: Mapping[int, Claim]) -> None:
+        """Append, then delete what was acknowledged under the claims held before the rows were read.
 
-    async def _locked(self, locks: AsyncExitStack, partition: int) -> Lane:
-        lane = self._lanes.get(partition)
-        if lane is None:
-            raise Fenced(f"partition {partition} is not ours any more")
-        await locks.enter_async_context(lane.lock)
-        return lane
+        No lane waits meanwhile. An owner who takes over after the deletion looks for the log's end later still, and
+        so finds behind it what was appended here; one who took over before it has the deletion refused.
+        """
+        acknowledged: list[Pending] = []
+        try:
+            for chunk in [rows] if self._log.appends_whole else chunks(rows):
+                for (topic, partition), end in (await append_chunk(self._log, chunk)).items():
+                    if topic == PROFILE_CHANGES and partition in self._lanes:
+                        self._lanes[partition].appended_to(end)
+                acknowledged += chunk
+        except Retryable:
+            await self._delete(acknowledged, claims)
+            raise
+        await self._delete(acknowledged, claims)
+
+    async def _delete(self, rows: Sequence[Pending], claims: Mapping[int, Claim]) -> None:
+        if rows:
+            mine = [claims[partition] for partition in sorted({row.partition for row in rows})]
+            await self._store.relayed(mine, [row.seq for row in rows])
+            self._tally.relayed_rows += len(rows)
 
     async def _move_frontiers(self, lanes: Sequence[Lane]) -> None:
         """Set T of every lane that has read to the end asked for after our clock was read."""

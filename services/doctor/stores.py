@@ -4,14 +4,12 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from zlib import crc32
 
-from sqlalchemy.exc import DBAPIError
-
 import migrations
 from services.backup.manifest import SavedCheckpoint, SavedDatabase, SavedTopic, contradictions
 from services.doctor.finding import Finding, fail, ok, stamps, warn
 from shared.clock import Clock
 from shared.codec import decode
-from shared.database import Away, Database, fetch, open_database
+from shared.database import DATABASE_ERRORS, Away, Database, fetch, open_database
 from shared.errors import RaftarError, Rejected
 from shared.events import WorkspaceDefined
 from shared.keyring import Keyring
@@ -122,7 +120,7 @@ async def database(
             yield finding
         async for finding in _checkpoints(opened, service, check, found, source):
             yield finding
-    except (Away, DBAPIError, OSError) as error:
+    except (Away, *DATABASE_ERRORS, OSError) as error:
         yield fail(check, f"it does not answer ({named(error)})", "start PostgreSQL, or set RAFTAR_DATABASE_URL")
     finally:
         await opened.close()
@@ -149,7 +147,7 @@ async def _tables(opened: Database, service: str, check: str) -> AsyncIterator[F
     try:
         async with opened.snapshot() as connection:
             rows = await fetch(connection, "SELECT version_num FROM alembic_version")
-    except DBAPIError:
+    except DATABASE_ERRORS:
         yield fail(check, "it has no tables", "python -m services migrate")
         return
     revision = rows[0].version_num if rows else "none"

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from sqlalchemy.exc import DBAPIError
 
 from services.profiles.auditing import Auditor
 from services.profiles.decisions import DecisionsProjection
@@ -33,7 +32,7 @@ from services.profiles.store import SqlStore
 from services.profiles.verifying import Verifier
 from shared.clock import Clock, SystemClock
 from shared.crew import Keeper, Watch
-from shared.database import Away, Database, fetch, open_database
+from shared.database import DATABASE_ERRORS, Away, Database, fetch, open_database
 from shared.definitions import DefinitionsFeed
 from shared.errors import Stopped
 from shared.events import RepublishRequested
@@ -203,7 +202,7 @@ async def _check_tables(database: Database) -> None:
     try:
         async with database.snapshot() as connection:
             await fetch(connection, "SELECT leaf FROM leaf LIMIT 1")
-    except DBAPIError as error:
+    except DATABASE_ERRORS as error:
         raise Stopped(
             f"the profiles database has no tables ({named(error)}); run `python -m services migrate`"
         ) from None
@@ -213,6 +212,6 @@ async def _answers(database: Database) -> dict[str, Any]:
     try:
         async with asyncio.timeout(2.0), database.snapshot() as connection:
             await fetch(connection, "SELECT 1")
-    except (DBAPIError, Away, TimeoutError) as error:
+    except (*DATABASE_ERRORS, Away, TimeoutError) as error:
         return {"ok": False, "reason": type(error).__name__}
     return {"ok": True}

@@ -20,10 +20,11 @@ from services.profiles.domain.rows import (
     TouchpointKey,
     TouchpointRow,
 )
+from services.profiles.domain.terms import Wanted
 from services.profiles.versions import LIVE, Version, blank_kept
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
-from shared.database import execute, fetch, insert_missing, insert_rows, update_rows
+from shared.database import execute, fetch, insert_missing, insert_rows, savepoint, update_rows
 from shared.errors import Conflict
 from shared.outbox import OutboxSnapshot, Parcel
 from shared.projection_store import SqlProjectionStore
@@ -141,7 +142,7 @@ class SqlTransaction:
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
-        async with self._connection.begin_nested():
+        async with savepoint(self._connection, Wanted, Conflict):
             yield
 
     async def lock(self, leaves: Mapping[bytes, str]) -> dict[bytes, LeafRow]:
@@ -250,11 +251,11 @@ class SqlStore(SqlProjectionStore):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(brief=True) as connection:
             yield SqlTransaction(connection, self.database.is_sqlite)
 
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
-        async with self.database.snapshot() as connection:
-            rows = await outbox.pending(connection, partitions, limit)
+        async with self.database.snapshot(brief=True) as connection:
+            rows, complete = await outbox.pending(connection, partitions, limit)
             frontiers, epochs = await checkpoint.standing(connection, TOUCHPOINTS)
-        return OutboxSnapshot(tuple(rows), frontiers, len(rows) < limit, epochs)
+        return OutboxSnapshot(tuple(rows), frontiers, complete, epochs)

@@ -143,14 +143,16 @@ async def _copy(old: Database, new: Database, table: Table, told: Told, change: 
 async def _pages(database: Database, table: Table) -> AsyncIterator[list[dict[str, Any]]]:
     """Every row of a table as a map, in pages by its primary key."""
     keys = [column.name for column in table.primary_key]
-    names = ", ".join(column.name for column in table.columns)
+    columns = [column.name for column in table.columns]
     after: Sequence[Any] = ()
     while True:
         marks = ", ".join(f"${n}" for n in range(1, len(after) + 1))
         where = f"WHERE ({', '.join(keys)}) > ({marks})" if after else ""
-        statement = f"SELECT {names} FROM {table.name} {where} ORDER BY {', '.join(keys)} LIMIT {PAGE_ROWS}"
+        statement = (
+            f"SELECT {', '.join(columns)} FROM {table.name} {where} ORDER BY {', '.join(keys)} LIMIT {PAGE_ROWS}"
+        )
         async with database.snapshot() as connection:
-            page = [dict(row._mapping) for row in await fetch(connection, statement, *after)]
+            page = [dict(zip(columns, row, strict=True)) for row in await fetch(connection, statement, *after)]
         if not page:
             return
         yield page

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from sqlalchemy.exc import DBAPIError
 
 from services.scoring.acting import Publishing, Verdicts
 from services.scoring.asking import Profiles
@@ -31,7 +30,7 @@ from services.scoring.tail import Tail
 from shared.access import Key
 from shared.clock import Clock, SystemClock
 from shared.crew import Keeper, Watch
-from shared.database import Away, Database, fetch, open_database
+from shared.database import DATABASE_ERRORS, Away, Database, fetch, open_database
 from shared.definitions import DefinitionsFeed
 from shared.errors import Stopped
 from shared.httpd import Auth, Checks, HouseApp, Life, finish, new_app
@@ -213,7 +212,7 @@ async def _check_tables(database: Database) -> None:
     try:
         async with database.snapshot() as connection:
             await fetch(connection, "SELECT customer FROM decision LIMIT 1")
-    except DBAPIError as error:
+    except DATABASE_ERRORS as error:
         raise Stopped(
             f"the scoring database has no tables ({named(error)}); run `python -m services migrate`"
         ) from None
@@ -223,6 +222,6 @@ async def _answers(database: Database) -> Mapping[str, Any]:
     try:
         async with asyncio.timeout(2.0), database.snapshot() as connection:
             await fetch(connection, "SELECT 1")
-    except (DBAPIError, Away, TimeoutError) as error:
+    except (*DATABASE_ERRORS, Away, TimeoutError) as error:
         return {"ok": False, "reason": type(error).__name__}
     return {"ok": True}

@@ -14,7 +14,7 @@ from services.scoring.domain.step import Wanted
 from services.scoring.ports import FIRST_ARMED, Armed
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
-from shared.database import Database, fetch, insert_missing, insert_rows, update_rows
+from shared.database import Database, fetch, insert_missing, insert_rows, savepoint, update_rows
 from shared.ids import partition_of
 from shared.outbox import OutboxSnapshot, Parcel
 from shared.projection_store import SqlProjectionStore
@@ -69,7 +69,7 @@ class SqlTransaction:
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
         self._locked = set()
-        async with self._connection.begin_nested():
+        async with savepoint(self._connection, Wanted):
             yield
 
     async def lock(self, customers: Mapping[bytes, str]) -> dict[bytes, DecisionRow]:
@@ -139,13 +139,13 @@ class SqlStore(SqlProjectionStore):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(brief=True) as connection:
             yield SqlTransaction(connection, self._partitions)
 
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
-        async with self.database.snapshot() as connection:
-            rows = await outbox.pending(connection, partitions, limit)
-        return OutboxSnapshot(tuple(rows), {}, len(rows) < limit, {})
+        async with self.database.snapshot(brief=True) as connection:
+            rows, complete = await outbox.pending(connection, partitions, limit)
+        return OutboxSnapshot(tuple(rows), {}, complete, {})
 
     async def due(self, partition: int, before: int, limit: int) -> list[tuple[bytes, str]]:
         statement = (
@@ -181,7 +181,7 @@ class SqlStore(SqlProjectionStore):
         return {row[0]: row[1] for row in await self._read(statement, partition)}
 
     async def _read(self, statement: str, *values: Any) -> list[Any]:
-        async with self.database.snapshot() as connection:
+        async with self.database.snapshot(brief=True) as connection:
             return await fetch(connection, statement, *values)
 
 

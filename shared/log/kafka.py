@@ -29,6 +29,8 @@ _log = structlog.get_logger(__name__)
 class KafkaLog:
     """The log port on Kafka. Made and used in one event loop; `close` it there."""
 
+    appends_whole = False
+
     def __init__(
         self,
         bootstrap: str,

@@ -57,6 +57,10 @@ class Bounds(NamedTuple):
 class Log(Protocol):
     """Append, read from a position, bounds. Implemented by `sqlite` and `kafka`; one contract suite."""
 
+    @property
+    def appends_whole(self) -> bool:
+        """Whether an append is in the log whole and in its order, or not at all; else any part of it may be."""
+
     async def ensure(self, topics: Sequence[Topic]) -> None:
         """Create the topics that are missing. Idempotent; an existing topic with another number of
         partitions raises LogMismatch."""

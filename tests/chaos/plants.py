@@ -113,11 +113,8 @@ def _skip_dedup() -> None:
 
 
 def _delete_before_the_ack() -> None:
-    async def delete_first(relay: Relay, chunk: Sequence[Pending]) -> None:
-        lanes = [relay._lanes[partition] for partition in sorted({row.partition for row in chunk})]
-        claims = await relay._store.relayed([lane.held() for lane in lanes], [row.seq for row in chunk])
-        for lane, claim in zip(lanes, claims, strict=True):
-            lane.claim = claim
+    async def delete_first(relay: Relay, chunk: Sequence[Pending], claims: Mapping[int, Claim]) -> None:
+        await relay._store.relayed([claims[row.partition] for row in chunk], [row.seq for row in chunk])
         await asyncio.sleep(GAP_SECONDS)
         for (topic, partition), end in (await append_chunk(relay._log, chunk)).items():
             if topic == PROFILE_CHANGES and partition in relay._lanes:

@@ -8,9 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sqlalchemy.exc import SQLAlchemyError
 
-from shared.database import Database, fetch
+from shared.database import DATABASE_ERRORS, Database, fetch
 from shared.errors import RaftarError
 from tests.support.house import House
 
@@ -87,7 +86,7 @@ class Pulse:
             await asyncio.gather(profiles.close(), scoring.close())
 
     async def _look(self, database: Database, name: str, topic: str) -> None:
-        with suppress(RaftarError, OSError, TimeoutError, SQLAlchemyError):  # a database that is away shows no sign
+        with suppress(RaftarError, OSError, TimeoutError, *DATABASE_ERRORS):  # a database that is away shows no sign
             async with asyncio.timeout(2.0), database.snapshot() as connection:
                 statement = "SELECT coalesce(sum(position), 0) AS n FROM checkpoint WHERE topic = $1"
                 at = int((await fetch(connection, statement, topic))[0].n)

@@ -302,12 +302,19 @@ async def _switch(beside: Beside, dies_at: int) -> None:
             if seen == dies_at:
                 raise Died
 
-        on = connection.sync_connection
-        event.listen(on, "before_cursor_execute", count)
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            if beside.database.is_sqlite:
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                execute = driver._execute
+
+                async def counted(*call: Any) -> Any:
+                    count()
+                    return await execute(*call)
+
+                patch.setattr(driver, "_execute", counted)
+            else:
+                event.listen(connection.sync_connection, "before_cursor_execute", count)
             await switching.switch(connection, House(beside.log, beside.database, PARTITIONS), row, 1, accept=False)
-        finally:
-            event.remove(on, "before_cursor_execute", count)
 
 
 # --- what was told ----------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class CutLog:
 
     def __init__(self, log: Log, ends: Mapping[int, int]) -> None:
         self._log, self._ends = log, ends
-        self.identity, self.release = log.identity, log.release
+        self.identity, self.release, self.appends_whole = log.identity, log.release, log.appends_whole
 
     async def bounds(self, topic: str) -> dict[int, Bounds]:
         found = await self._log.bounds(topic)

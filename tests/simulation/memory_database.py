@@ -89,6 +89,12 @@ class MemoryDatabase:
         """The checkpoint of every partition of a topic."""
         return {claim.partition: claim for claim in self.tables["checkpoint"].values() if claim.topic == topic}
 
+    def check(self, claim: Claim) -> None:
+        """Refuse a claim whose epoch is over."""
+        self.call()
+        if self.tables["checkpoint"][claim.topic, claim.partition].epoch != claim.epoch:
+            raise Fenced(f"{claim.topic}/{claim.partition}: epoch {claim.epoch} is over")
+
     def move(self, claim: Claim, new: Claim) -> Claim:
         """Compare and raise the revision under the epoch."""
         self.call()
@@ -132,10 +138,10 @@ class MemoryDatabase:
         epochs = {partition: claim.epoch for partition, claim in self.claims(TOUCHPOINTS).items()}
         return OutboxSnapshot(tuple(rows), frontiers, len(rows) < limit, epochs)
 
-    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> list[Claim]:
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> None:
         """Delete acknowledged rows under these claims."""
         with self.begin():
-            held = [self.move(claim, claim) for claim in claims]
+            for claim in claims:
+                self.check(claim)
             for seq in seqs:
                 self.tables["outbox"].pop(seq, None)
-            return held

@@ -21,6 +21,8 @@ class MemoryLog:
     their visibility stamps are.
     """
 
+    appends_whole = False
+
     def __init__(self, clock: Clock, partitions: int, dice: Random) -> None:
         self.failure = ""
         self.suspends = False

@@ -7,6 +7,7 @@ from typing import Any
 from services.profiles.domain.rows import LeafRow, TouchpointKey, TouchpointRow
 from services.profiles.domain.step import World
 from services.scoring.domain.watermark import Heard
+from shared.checkpoint import Claim
 from shared.codec import encode
 from shared.events import CustomerAbsorbed, Fact
 from shared.ids import partition_of
@@ -160,11 +161,8 @@ class DedupSkipped(Simulation):
 
 
 class _DeletingFirst(Relay):
-    async def _relay(self, chunk: Sequence[Pending]) -> None:
-        lanes = [self._lanes[partition] for partition in sorted({row.partition for row in chunk})]
-        claims = await self._store.relayed([lane.held() for lane in lanes], [row.seq for row in chunk])
-        for lane, claim in zip(lanes, claims, strict=True):
-            lane.claim = claim
+    async def _relay(self, chunk: Sequence[Pending], claims: Mapping[int, Claim]) -> None:
+        await self._store.relayed([claims[row.partition] for row in chunk], [row.seq for row in chunk])
         for (topic, partition), end in (await append_chunk(self._log, chunk)).items():
             if topic == PROFILE_CHANGES and partition in self._lanes:
                 self._lanes[partition].relayed_to = end

@@ -1,0 +1,113 @@
+"""SQLite's connection: a brief transaction runs in the event loop, everything else in the connection's thread.
+
+aiosqlite hands every call to its thread, four of them a statement. There it gives the interpreter lock back for every
+row it reads or writes, and beside a busy event loop waits 5 ms for it each time: a thousand rows take seconds. In the
+loop they take milliseconds. After a call that took long the next ones go to the thread: neither a slow disk nor a cold
+cache holds the loop up twice in a row.
+"""
+
+import asyncio
+import sqlite3
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from shared.clock import SystemClock
+
+BEGIN_WRITING = "BEGIN IMMEDIATE"
+BUSY_MS = 30_000
+ROWS_AT_ONCE = 200
+"""So many rows are written in the event loop before others get a turn: about a millisecond."""
+QUICK_SECONDS = 0.010
+CALLS_AFTER_SLOW = 100
+"""After a call in the loop that was not quick so many go to the thread before the loop is tried again."""
+
+_clock = SystemClock()
+
+
+class LoopConnection(aiosqlite.Connection):
+    """An aiosqlite connection whose calls run in the event loop while `brief` is set. Made by `connect`.
+
+    Calls keep their order: as long as the thread has one left, which a cancelled task no longer waits for, the next
+    one goes there too.
+    """
+
+    brief = False
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=64)
+        self._thread.daemon = True
+        self._given = self._done = self._to_thread = 0
+
+    async def rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        """What one statement returns, as named tuples; [] when it returns no rows."""
+        found: list[Any] = await self._execute(self._rows, statement, values)
+        return found
+
+    async def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """One statement for each of the rows."""
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            await self._execute(self._conn.executemany, statement, rows[start : start + ROWS_AT_ONCE])
+            if len(rows) > ROWS_AT_ONCE:
+                await asyncio.sleep(0)
+
+    async def changed(self, statement: str, values: Sequence[Any]) -> int:
+        """How many rows one statement changed."""
+        count: int = (await self._execute(self._conn.execute, statement, values)).rowcount
+        return count
+
+    def _rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        cursor = self._conn.execute(statement, values)
+        if cursor.description is None:
+            return []
+        return list(map(_row(tuple([column[0] for column in cursor.description])), cursor.fetchall()))
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self.brief or self._given != self._done or self._connection is None:
+            return await self._in_thread(fn, *args, **kwargs)
+        if self._to_thread:
+            self._to_thread -= 1
+            return await self._in_thread(fn, *args, **kwargs)
+        began = _clock.monotonic()
+        try:
+            if args and args[0] == BEGIN_WRITING:
+                return self._at_once(fn, *args)
+            return fn(*args, **kwargs)
+        except sqlite3.OperationalError as error:
+            if args[:1] != (BEGIN_WRITING,) or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+        finally:
+            if _clock.monotonic() - began > QUICK_SECONDS:
+                self._to_thread = CALLS_AFTER_SLOW
+        return await self._in_thread(fn, *args, **kwargs)  # another process writes: wait for it, but not in the loop
+
+    async def _in_thread(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._given += 1
+        return await super()._execute(self._counted, fn, *args, **kwargs)
+
+    def _counted(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            self._done += 1
+
+    def _at_once(self, fn: Callable[..., Any], *args: Any) -> Any:
+        self._conn.execute("PRAGMA busy_timeout=0")
+        try:
+            return fn(*args)
+        finally:
+            self._conn.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+
+
+@lru_cache(1000)
+def _row(names: tuple[str, ...]) -> Callable[[Iterable[Any]], Any]:
+    return namedtuple("Row", names, rename=True)._make
+
+
+def connect(path: Path) -> LoopConnection:
+    """A connection to the file, to be awaited."""
+    return LoopConnection(lambda: sqlite3.connect(path, check_same_thread=False))
