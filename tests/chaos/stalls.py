@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
-
 from shared.database import DATABASE_ERRORS, Database, fetch
 from shared.errors import RaftarError
 from tests.support.house import House
