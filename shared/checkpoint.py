@@ -10,9 +10,8 @@ from typing import Any
 from zlib import crc32
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database import fetch
+from shared.database import Connection, fetch
 from shared.errors import Fenced, LogMismatch
 from shared.log.port import Record
 
@@ -81,7 +80,7 @@ RETURNING revision
 """
 
 
-async def acquire(connection: AsyncConnection, topic: str, partition: int, log_identity: str) -> Claim:
+async def acquire(connection: Connection, topic: str, partition: int, log_identity: str) -> Claim:
     """Become the owner: whoever held the partition before is refused from here on.
 
     Raises LogMismatch when the checkpoint was made on another log.
@@ -95,7 +94,7 @@ async def acquire(connection: AsyncConnection, topic: str, partition: int, log_i
     return Claim(*row[:-1])
 
 
-async def hold(connection: AsyncConnection, claim: Claim, new: Claim, table: str = CHECKPOINT) -> Claim:
+async def hold(connection: Connection, claim: Claim, new: Claim, table: str = CHECKPOINT) -> Claim:
     """Move the checkpoint from `claim` to `new` in the transaction of the effect. Raises Fenced."""
     values: tuple[Any, ...] = (new.position, new.frontier, new.last_position, new.last_checksum)
     where = (claim.topic, claim.partition, claim.epoch, claim.revision)
@@ -104,7 +103,7 @@ async def hold(connection: AsyncConnection, claim: Claim, new: Claim, table: str
     return replace(new, revision=claim.revision + 1)
 
 
-async def check(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
+async def check(connection: Connection, claims: Sequence[Claim]) -> None:
     """Raises Fenced when a claim's partition has another owner by now. Nothing moves, nothing is locked."""
     for topic in {claim.topic for claim in claims}:
         _, epochs = await standing(connection, topic)
@@ -113,7 +112,7 @@ async def check(connection: AsyncConnection, claims: Sequence[Claim]) -> None:
                 raise Fenced(_refusal(claim))
 
 
-async def standing(connection: AsyncConnection, topic: str) -> tuple[dict[int, int], dict[int, int]]:
+async def standing(connection: Connection, topic: str) -> tuple[dict[int, int], dict[int, int]]:
     """Every partition's T and its owner's epoch, as far as partitions were ever acquired: two maps by partition."""
     rows = await fetch(connection, "SELECT partition, frontier, epoch FROM checkpoint WHERE topic = $1", topic)
     return {row.partition: row.frontier for row in rows}, {row.partition: row.epoch for row in rows}

@@ -5,10 +5,11 @@ A service owns one SQLite file or one PostgreSQL schema. `transaction()` is the 
 time. `snapshot()` is a read in which every statement sees the same instant.
 """
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import Retryable
-from shared.sqlite_connection import BEGIN_WRITING, BUSY_MS, LoopConnection, connect
+from shared.sqlite_connection import BEGIN_WRITING, BUSY_MS, Briefly, LoopConnection, connect
 
 SQLITE_VARIABLES_MAX = 1_000
 """SQLite takes 32,766; a statement of fewer holds nobody up."""
@@ -43,6 +44,13 @@ _ARRAY_TYPES = {
 }  # fmt: skip
 
 
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "cache_size=-65536", "secure_delete=ON")
+"""The last one: what is deleted or freed is overwritten."""
+
+Connection = AsyncConnection | LoopConnection
+"""What statements run on: SQLAlchemy's connection, or SQLite's own in a brief transaction."""
+
+
 class Away(Retryable):
     """The database does not answer; nothing, or nobody knows what, of the transaction was committed."""
 
@@ -52,54 +60,66 @@ class Away(Retryable):
 class Database:
     """One service's database. Use `open_database` to make one."""
 
-    def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
+    def __init__(self, writer: AsyncEngine, reader: AsyncEngine, path: Path | None = None) -> None:
+        """`path`: the file of a SQLite database."""
         self._writer, self._reader = writer, reader
-        self.is_sqlite = writer.dialect.name == "sqlite"
+        self._briefly = None if path is None else Briefly(path, PRAGMAS)
+        self._writing = asyncio.Lock()  # SQLite has one writer, and waiting here beats its busy loop
+        self.is_sqlite = path is not None
 
     @asynccontextmanager
-    async def transaction(self, *, brief: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A writing transaction: commits at the end of the block, rolls back on any exception. Raises Away.
-
-        `brief`: its statements touch few rows, by their keys; on SQLite they run in the event loop.
-        """
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction: commits at the end of the block, rolls back on any exception. Raises Away."""
         with _away():
-            async with self._writer.connect() as connection, self._brief(connection, brief), connection.begin():
+            async with self._writing if self.is_sqlite else nullcontext(), self._writer.begin() as connection:
                 yield connection
 
     @asynccontextmanager
-    async def snapshot(self, *, brief: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A read-only connection on which every statement sees one and the same instant. `brief`: as above.
+    async def brief_transaction(self) -> AsyncIterator[Connection]:
+        """A writing transaction of a few statements that touch rows by their keys: on SQLite in the event loop.
 
         Raises Away.
         """
+        if self._briefly is None:
+            async with self.transaction() as connection:
+                yield connection
+            return
         with _away():
-            async with self._reader.connect() as connection, self._brief(connection, brief):
+            async with self._writing, self._briefly.writing() as brief:
+                yield brief
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """A read-only connection on which every statement sees one and the same instant. Raises Away."""
+        with _away():
+            async with self._reader.connect() as connection:
                 if not self.is_sqlite:
                     await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 async with connection.begin():
                     yield connection
 
     @asynccontextmanager
-    async def _brief(self, connection: AsyncConnection, brief: bool) -> AsyncIterator[None]:
-        if not (brief and self.is_sqlite):
-            yield
+    async def brief_snapshot(self) -> AsyncIterator[Connection]:
+        """A `snapshot` of a few statements that read few rows: on SQLite in the event loop. Raises Away."""
+        if self._briefly is None:
+            async with self.snapshot() as connection:
+                yield connection
             return
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        driver.brief = True
-        try:
-            yield
-        finally:
-            driver.brief = False
+        with _away():
+            async with self._briefly.reading() as brief:
+                yield brief
 
     @asynccontextmanager
     async def bare(self) -> AsyncIterator[Any]:
         """The driver's own connection outside every transaction, for VACUUM and checkpoints. Raises Away."""
         with _away():
-            async with self._writer.connect() as connection:
+            async with self._writing if self.is_sqlite else nullcontext(), self._writer.connect() as connection:
                 yield (await connection.get_raw_connection()).driver_connection
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._briefly is not None:
+            await self._briefly.close()
         await self._writer.dispose()
         if self._reader is not self._writer:
             await self._reader.dispose()
@@ -117,12 +137,11 @@ def _sqlite(path: Path) -> Database:
         "async_creator": partial(connect, path), "pool_timeout": 60, "hide_parameters": True,
         "pool_reset_on_return": None,  # every use ends its transaction itself
     }  # fmt: skip
-    # One writing connection per process: SQLite has one writer, and waiting in our queue beats its busy loop.
     writer = create_async_engine(url, pool_size=1, max_overflow=0, **make)
     reader = create_async_engine(url, pool_size=4, max_overflow=0, **make)
     for engine, begin in ((writer, BEGIN_WRITING), (reader, "BEGIN")):
         _begin_with(engine, begin)
-    return Database(writer, reader)
+    return Database(writer, reader, path)
 
 
 def _begin_with(engine: AsyncEngine, begin: str) -> None:
@@ -130,9 +149,8 @@ def _begin_with(engine: AsyncEngine, begin: str) -> None:
     def connected(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "cache_size=-65536"):
+        for pragma in PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
-        cursor.execute("PRAGMA secure_delete=ON")  # what is deleted or freed is overwritten
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
@@ -177,7 +195,7 @@ def is_away(error: Exception) -> bool:
 
 
 @asynccontextmanager
-async def savepoint(connection: AsyncConnection, *given_up: type[Exception]) -> AsyncIterator[None]:
+async def savepoint(connection: Connection, *given_up: type[Exception]) -> AsyncIterator[None]:
     """What is written inside is taken back by one of `given_up`, and so are the locks PostgreSQL took for it.
 
     Any other exception ends the whole transaction.
@@ -215,7 +233,7 @@ _NEW = re.compile(r"\bnew\.(\w+)")
 
 
 async def insert_rows(
-    connection: AsyncConnection,
+    connection: Connection,
     table: Table,
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
@@ -229,20 +247,20 @@ async def insert_rows(
     if not rows:
         return
     names = ", ".join((*columns, *more))
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         given = [_NEW.sub(lambda match: f"?{columns.index(match[1]) + 1}", value) for value in more.values()]
         values = ", ".join([*(f"?{n}" for n in range(1, len(columns) + 1)), *given])
         await _sqlite_of(connection).many(f"INSERT INTO {table.fullname} ({names}) VALUES ({values}) {then}", rows)
         return
     values = ", ".join(("new.*", *more.values()))
     new = f"{_unnest(table, columns)} AS new({', '.join(columns)})"
-    await connection.exec_driver_sql(
+    await _sqlalchemys(connection).exec_driver_sql(
         f"INSERT INTO {table.fullname} ({names}) SELECT {values} FROM {new} {then}", _columns_of(rows)
     )
 
 
 async def insert_missing(
-    connection: AsyncConnection,
+    connection: Connection,
     table: Table,
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
@@ -251,13 +269,13 @@ async def insert_missing(
     """Insert the rows whose key is not there yet; returns the keys that were new. Keys in `rows` are distinct."""
     if not rows:
         return set()
-    if connection.dialect.name != "sqlite":
+    if not is_sqlite(connection):
         names, keys = ", ".join(columns), ", ".join(key)
         statement = (
             f"INSERT INTO {table.fullname} ({names}) SELECT * FROM {_unnest(table, columns)} "
             f"ON CONFLICT DO NOTHING RETURNING {keys}"
         )
-        result = await connection.exec_driver_sql(statement, _columns_of(rows))
+        result = await _sqlalchemys(connection).exec_driver_sql(statement, _columns_of(rows))
         return {tuple(row) for row in result}
     places = [columns.index(name) for name in key]
     wanted = [tuple(row[place] for place in places) for row in rows]
@@ -267,26 +285,32 @@ async def insert_missing(
 
 
 async def _present(
-    connection: AsyncConnection, table: Table, key: Sequence[str], wanted: Sequence[tuple[Any, ...]]
+    connection: Connection, table: Table, key: Sequence[str], wanted: Sequence[tuple[Any, ...]]
 ) -> set[tuple[Any, ...]]:
-    """Which keys are in the table (SQLite: inside BEGIN IMMEDIATE nobody else can insert meanwhile)."""
+    """Which keys are in the table (SQLite: inside BEGIN IMMEDIATE nobody else can insert meanwhile).
+
+    A join in this order looks each key up. For `(keys) IN (VALUES …)` SQLite walks through the whole index instead.
+    """
     found: set[tuple[Any, ...]] = set()
     names, marks = ", ".join(key), ", ".join("?" * len(key))
+    wants = ", ".join(f"wanted_{name}" for name in key)
+    same = " AND ".join(f"{name} = wanted_{name}" for name in key)
     for chunk in _chunks(wanted, SQLITE_VARIABLES_MAX // len(key)):
         values = ", ".join([f"({marks})"] * len(chunk))
         flat = tuple(value for row in chunk for value in row)
-        statement = f"SELECT {names} FROM {table.fullname} WHERE ({names}) IN (VALUES {values})"
+        wanted_keys = f"WITH wanted ({wants}) AS (VALUES {values})"
+        statement = f"{wanted_keys} SELECT {names} FROM wanted CROSS JOIN {table.fullname} ON {same}"
         found.update(await _sqlite_of(connection).rows(statement, flat))
     return found
 
 
 async def update_rows(
-    connection: AsyncConnection, table: Table, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    connection: Connection, table: Table, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> None:
     """Set `columns` of the row whose `key` is first in each tuple of `rows`."""
     if not rows:
         return
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         sets = ", ".join(f"{column} = ?{n}" for n, column in enumerate(columns, 2))
         await _sqlite_of(connection).many(f"UPDATE {table.fullname} SET {sets} WHERE {key} = ?1", rows)
         return
@@ -296,20 +320,20 @@ async def update_rows(
         f"UPDATE {table.fullname} AS old SET {sets} FROM {_unnest(table, names)} AS new({', '.join(names)}) "
         f"WHERE old.{key} = new.{key}"
     )
-    await connection.exec_driver_sql(statement, _columns_of(rows))
+    await _sqlalchemys(connection).exec_driver_sql(statement, _columns_of(rows))
 
 
 _PARAMETER = re.compile(r"= ANY\(\$(\d+)\)|\$(\d+)")
 
 
-async def fetch(connection: AsyncConnection, statement: str, *values: Any) -> list[Any]:
+async def fetch(connection: Connection, statement: str, *values: Any) -> list[Any]:
     """Rows of a statement written for PostgreSQL (`$1`, `= ANY($2)` with a list); SQLite gets the same as `IN (…)`.
 
     At most one list; on SQLite it is cut into chunks below the limit of variables (so no ORDER BY with a list there
     means an order over all of it).
     """
-    if connection.dialect.name != "sqlite":
-        result = await connection.exec_driver_sql(statement, tuple(values))
+    if not is_sqlite(connection):
+        result = await _sqlalchemys(connection).exec_driver_sql(statement, tuple(values))
         return list(result) if result.returns_rows else []
     lists = [n for n, value in enumerate(values) if isinstance(value, list)]
     if not lists:
@@ -320,7 +344,7 @@ async def fetch(connection: AsyncConnection, statement: str, *values: Any) -> li
     return rows
 
 
-async def _sqlite_fetch(connection: AsyncConnection, statement: str, values: Sequence[Any]) -> list[Any]:
+async def _sqlite_fetch(connection: Connection, statement: str, values: Sequence[Any]) -> list[Any]:
     lengths = tuple(len(value) if isinstance(value, list) else -1 for value in values)
     text, order = _for_sqlite(statement, lengths)
     flat: list[Any] = []
@@ -346,20 +370,33 @@ def _for_sqlite(statement: str, lengths: tuple[int, ...]) -> tuple[str, tuple[in
     return _PARAMETER.sub(mark, statement).replace(" FOR UPDATE", ""), tuple(order)
 
 
-async def execute(connection: AsyncConnection, statement: str, *values: Any) -> int:
+async def execute(connection: Connection, statement: str, *values: Any) -> int:
     """Run one statement without rows (parameters as in `fetch`, no lists); returns how many rows it changed."""
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         text, order = _for_sqlite(statement, (-1,) * len(values))
         return await _sqlite_of(connection).changed(text, [values[place] for place in order])
-    return (await connection.exec_driver_sql(statement, tuple(values))).rowcount
+    return (await _sqlalchemys(connection).exec_driver_sql(statement, tuple(values))).rowcount
 
 
-def _sqlite_of(connection: AsyncConnection) -> LoopConnection:
+def is_sqlite(connection: Connection) -> bool:
+    """Whether statements on this connection reach SQLite."""
+    return isinstance(connection, LoopConnection) or connection.dialect.name == "sqlite"
+
+
+def _sqlite_of(connection: Connection) -> LoopConnection:
     """The connection below SQLAlchemy's, whose way from greenlet to greenlet costs more than most of our statements."""
+    if isinstance(connection, LoopConnection):
+        return connection
     driver = connection.sync_connection.connection.driver_connection if connection.sync_connection else None
     if not isinstance(driver, LoopConnection):
         raise TypeError("a SQLite database is opened by open_database")
     return driver
+
+
+def _sqlalchemys(connection: Connection) -> AsyncConnection:
+    if isinstance(connection, LoopConnection):
+        raise TypeError("this is SQLite")
+    return connection
 
 
 def _chunks(values: Sequence[Any], size: int) -> Iterable[list[Any]]:

@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database import fetch, insert_rows
+from shared.database import Connection, fetch, insert_rows, is_sqlite
 
 
 class Parcel(NamedTuple):
@@ -58,7 +57,7 @@ def outbox_table(metadata: MetaData) -> Table:
     )
 
 
-async def send(connection: AsyncConnection, outbox: Table, parcels: Sequence[Parcel]) -> None:
+async def send(connection: Connection, outbox: Table, parcels: Sequence[Parcel]) -> None:
     """Put parcels into the outbox, numbered in the order given. Their customers' rows are locked by the caller."""
     await insert_rows(connection, outbox, ("topic", "partition", "key", "value"), parcels)
 
@@ -71,21 +70,21 @@ SELECT seq, topic, partition, key, value FROM outbox WHERE partition = mine.numb
 ORDER BY seq"""
 
 
-async def pending(connection: AsyncConnection, partitions: Collection[int], limit: int) -> tuple[list[Pending], bool]:
+async def pending(connection: Connection, partitions: Collection[int], limit: int) -> tuple[list[Pending], bool]:
     """About `limit` of the oldest rows bound for these partitions, by number, and whether these are all.
 
     It reads what it returns and no more: a long outbox costs no more than a short one.
     """
-    is_sqlite = connection.dialect.name == "sqlite"
-    each = limit if is_sqlite else -(-limit // max(1, len(partitions)))
-    found = await fetch(connection, _OLDEST_SQLITE if is_sqlite else _OLDEST, sorted(partitions), each)
+    lite = is_sqlite(connection)
+    each = limit if lite else -(-limit // max(1, len(partitions)))
+    found = await fetch(connection, _OLDEST_SQLITE if lite else _OLDEST, sorted(partitions), each)
     rows = [Pending(*row) for row in found]
-    if is_sqlite:
+    if lite:
         return rows, len(rows) < limit
     return rows, max(Counter(row.partition for row in rows).values(), default=0) < each
 
 
-async def sent(connection: AsyncConnection, seqs: Sequence[int]) -> None:
+async def sent(connection: Connection, seqs: Sequence[int]) -> None:
     """Delete acknowledged rows."""
     await fetch(connection, "DELETE FROM outbox WHERE seq = ANY($1)", list(seqs))
 

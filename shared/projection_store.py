@@ -16,16 +16,16 @@ class SqlProjectionStore:
 
     async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
         """Become the owner of a partition. Raises LogMismatch."""
-        async with self.database.transaction(brief=True) as connection:
+        async with self.database.brief_transaction() as connection:
             return await checkpoint.acquire(connection, topic, partition, log_identity)
 
     async def hold(self, moves: Sequence[tuple[Claim, Claim]]) -> list[Claim]:
         """Move several checkpoints at once. Raises Fenced, then none moved."""
-        async with self.database.transaction(brief=True) as connection:
+        async with self.database.brief_transaction() as connection:
             return [await checkpoint.hold(connection, claim, new) for claim, new in moves]
 
     async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> None:
         """Delete acknowledged outbox rows of these claims' partitions. Raises Fenced, then none was deleted."""
-        async with self.database.transaction(brief=True) as connection:
+        async with self.database.brief_transaction() as connection:
             await checkpoint.check(connection, claims)
             await outbox.sent(connection, seqs)

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from services.profiles import tables, versions
 from services.profiles.domain.decided import (
     AlertRow,
@@ -20,7 +18,7 @@ from services.profiles.forgetting import Decisions, Forgotten, forget
 from services.profiles.store import SqlStore, SqlTransaction
 from shared import checkpoint
 from shared.checkpoint import Claim
-from shared.database import fetch, insert_rows
+from shared.database import Connection, fetch, insert_rows, is_sqlite
 from shared.errors import Poison
 from shared.log.port import Batch
 
@@ -78,7 +76,7 @@ class DecisionsProjection:
             found.alerts += [decided.alert] if decided.alert else []
             row = transition_of(decided, claim.topic, claim.partition, record.position, recorded_at)
             found.said += [row] if row else []
-        async with self.store.database.transaction() as connection:
+        async with self.store.database.brief_transaction() as connection:
             moved = await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
             for customer, one in sorted(found.forgotten.items()):
                 await forget(connection, claim.topic, claim.partition, one, found.taken_back[customer])
@@ -93,12 +91,12 @@ class DecisionsProjection:
         return claim
 
 
-async def list_stages(connection: AsyncConnection, customers: Sequence[bytes]) -> None:
+async def list_stages(connection: Connection, customers: Sequence[bytes]) -> None:
     """Lists show the stages that stand, in the live version of profiles and in one that is made beside it."""
     if not customers:
         return
     is_beside = await versions.exists(connection, "next")
-    made = [versions.beside("next", connection.dialect.name == "sqlite").customer] if is_beside else []
+    made = [versions.beside("next", is_sqlite(connection)).customer] if is_beside else []
     for table in (tables.customer, *made):
         # Locked in one order, as the fold does, so that nobody waits in a circle.
         lock = f"SELECT customer FROM {table.fullname} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
@@ -107,7 +105,7 @@ async def list_stages(connection: AsyncConnection, customers: Sequence[bytes]) -
 
 
 async def _keep(
-    connection: AsyncConnection,
+    connection: Connection,
     standings: Sequence[StandingRow],
     alerts: Sequence[AlertRow],
     said: Sequence[TransitionRow],
@@ -119,7 +117,7 @@ async def _keep(
 
 
 async def keep_decision(
-    connection: AsyncConnection, topic: str, partition: int, position: int, recorded_at: int, value: bytes
+    connection: Connection, topic: str, partition: int, position: int, recorded_at: int, value: bytes
 ) -> None:
     """Fold one record of a topic of decisions that could not be read before. Raises Poison."""
     decided = decided_of(value)

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from services.profiles.domain.decided import AlertRow, StandingRow, TransitionRow
-from shared.database import execute
+from shared.database import Connection, execute
 from shared.topics import SEGMENT_CHANGES
 
 _STANDING = "DELETE FROM standing WHERE customer = $1 AND stage_at <= $2 AND risk_at <= $2"
@@ -46,7 +44,7 @@ class Decisions:
 
 
 async def forget(
-    connection: AsyncConnection, topic: str, partition: int, one: Forgotten, taken_back: int
+    connection: Connection, topic: str, partition: int, one: Forgotten, taken_back: int
 ) -> None:  # fmt: skip
     """Delete what this topic ever said of the customer before, and write it into receipts that wait for it."""
     if await execute(connection, _STANDING, one.customer, one.at):

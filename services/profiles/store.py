@@ -5,8 +5,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from services.profiles import tables
 from services.profiles.domain.identity import Assertion
 from services.profiles.domain.rows import (
@@ -24,7 +22,7 @@ from services.profiles.domain.terms import Wanted
 from services.profiles.versions import LIVE, Version, blank_kept
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
-from shared.database import execute, fetch, insert_missing, insert_rows, savepoint, update_rows
+from shared.database import Connection, execute, fetch, insert_missing, insert_rows, savepoint, update_rows
 from shared.errors import Conflict
 from shared.outbox import OutboxSnapshot, Parcel
 from shared.projection_store import SqlProjectionStore
@@ -93,7 +91,7 @@ def _edge_row(row: Any) -> EdgeRow:
 class SqlTransaction:
     """One step on one connection. `version`: the tables of the projection it is folded into."""
 
-    def __init__(self, connection: AsyncConnection, is_sqlite: bool, version: Version = LIVE) -> None:
+    def __init__(self, connection: Connection, is_sqlite: bool, version: Version = LIVE) -> None:
         self._connection, self._is_sqlite, self._version = connection, is_sqlite, version
         self._leaf, self._touchpoint = version.leaf.fullname, version.touchpoint.fullname
         self._select_leaf = f"SELECT {', '.join(_LEAF)} FROM {self._leaf}"
@@ -251,11 +249,11 @@ class SqlStore(SqlProjectionStore):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
-        async with self.database.transaction(brief=True) as connection:
+        async with self.database.brief_transaction() as connection:
             yield SqlTransaction(connection, self.database.is_sqlite)
 
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
-        async with self.database.snapshot(brief=True) as connection:
+        async with self.database.brief_snapshot() as connection:
             rows, complete = await outbox.pending(connection, partitions, limit)
             frontiers, epochs = await checkpoint.standing(connection, TOUCHPOINTS)
         return OutboxSnapshot(tuple(rows), frontiers, complete, epochs)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import quoted_name
 
 from services.profiles import tables
-from shared.database import execute, fetch
+from shared.database import Connection, execute, fetch, is_sqlite
 
 Slot = Literal["next", "previous"]
 """Where a version stands that is not live."""
@@ -71,9 +71,9 @@ async def make(connection: AsyncConnection, slot: Slot, generation: int) -> None
     await connection.run_sync(lambda sync: version.leaf.metadata.create_all(sync, checkfirst=False))
 
 
-async def exists(connection: AsyncConnection, slot: Slot) -> bool:
+async def exists(connection: Connection, slot: Slot) -> bool:
     """Whether a version stands in the slot."""
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         return bool(await fetch(connection, "SELECT 1 FROM sqlite_master WHERE name = $1", f"{slot}_leaf"))
     statement = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'leaf'"
     return bool(await fetch(connection, statement, schema_of(slot)))
@@ -100,7 +100,7 @@ async def clear(connection: AsyncConnection, slot: Slot) -> bool:
     return False
 
 
-async def blank_kept(connection: AsyncConnection, leaf: bytes) -> None:
+async def blank_kept(connection: Connection, leaf: bytes) -> None:
     """An erased leaf is forgotten at once by versions that fold nothing: the previous one, and one that failed.
 
     Rolling back, the previous one folds the erasure itself too.
@@ -109,7 +109,7 @@ async def blank_kept(connection: AsyncConnection, leaf: bytes) -> None:
         if slot == "next" and not await fetch(connection, "SELECT 1 FROM rebuild WHERE phase = 'failed'"):
             continue
         if await exists(connection, slot):
-            kept = beside(slot, connection.dialect.name == "sqlite")
+            kept = beside(slot, is_sqlite(connection))
             await execute(connection, f"UPDATE {kept.touchpoint.fullname} SET body = $2 WHERE leaf = $1", leaf, b"")
             await execute(connection, f"UPDATE {kept.leaf.fullname} SET state = $2 WHERE leaf = $1", leaf, b"")
 
@@ -161,7 +161,7 @@ REFERENCING NEW TABLE AS written FOR EACH STATEMENT EXECUTE FUNCTION {SERVICE}.n
 
 async def forget_touched(connection: AsyncConnection) -> None:
     """Note nothing any more, and forget what was noted."""
-    if connection.dialect.name == "sqlite":
+    if is_sqlite(connection):
         for name in ("live", "next"):
             for event in _EVENTS:
                 await connection.execute(text(f"DROP TRIGGER IF EXISTS touched_{name}_{event}"))

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.scoring import tables
 from services.scoring.domain.deciding import Decision
@@ -14,7 +13,7 @@ from services.scoring.domain.step import Wanted
 from services.scoring.ports import FIRST_ARMED, Armed
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
-from shared.database import Database, fetch, insert_missing, insert_rows, savepoint, update_rows
+from shared.database import Connection, Database, fetch, insert_missing, insert_rows, savepoint, update_rows
 from shared.ids import partition_of
 from shared.outbox import OutboxSnapshot, Parcel
 from shared.projection_store import SqlProjectionStore
@@ -58,7 +57,7 @@ def decision_values(row: DecisionRow) -> tuple[Any, ...]:
 class SqlTransaction:
     """One step on one connection."""
 
-    def __init__(self, connection: AsyncConnection, partitions: int) -> None:
+    def __init__(self, connection: Connection, partitions: int) -> None:
         self._connection, self._partitions = connection, partitions
         self._locked: set[bytes] = set()  # alerts that were there
         self._states: dict[bytes, bytes] = {}  # as read under lock: what time decides leaves them as they are
@@ -139,11 +138,11 @@ class SqlStore(SqlProjectionStore):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
-        async with self.database.transaction(brief=True) as connection:
+        async with self.database.brief_transaction() as connection:
             yield SqlTransaction(connection, self._partitions)
 
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
-        async with self.database.snapshot(brief=True) as connection:
+        async with self.database.brief_snapshot() as connection:
             rows, complete = await outbox.pending(connection, partitions, limit)
         return OutboxSnapshot(tuple(rows), {}, complete, {})
 
@@ -181,7 +180,7 @@ class SqlStore(SqlProjectionStore):
         return {row[0]: row[1] for row in await self._read(statement, partition)}
 
     async def _read(self, statement: str, *values: Any) -> list[Any]:
-        async with self.database.snapshot(brief=True) as connection:
+        async with self.database.brief_snapshot() as connection:
             return await fetch(connection, statement, *values)
 
 

@@ -30,10 +30,10 @@ LOOK_SECONDS = 2.5
 
 
 def view(index: int) -> dict[str, object]:
-    """A page view by one of many visitors."""
+    """A page view by one of five visitors a request."""
     number = UNIQUE.decode()
     return {
-        "type": "track", "event": "Product Viewed", "anonymousId": f"v-{number[5:]}-{index}",
+        "type": "track", "event": "Product Viewed", "anonymousId": f"v-{number}-{index % 5}",
         "messageId": f"{number}-{index}", "properties": {"product_id": f"sku-{index}", "category": "shoes"},
     }  # fmt: skip
 

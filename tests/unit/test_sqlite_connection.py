@@ -36,6 +36,7 @@ async def test_a_brief_call_runs_in_the_event_loop_and_any_other_in_the_thread(c
 
 
 async def test_many_rows_are_written_in_the_loop_and_others_get_turns(connection: LoopConnection) -> None:
+    await connection.execute("BEGIN")
     await connection.execute("CREATE TABLE thing (n INTEGER, thread INTEGER)")
     connection.brief = True
     ticks = 0
@@ -106,7 +107,7 @@ async def test_waiting_for_another_process_to_end_its_writing_does_not_hold_the_
     other.execute("BEGIN IMMEDIATE")
 
     async def write() -> None:
-        async with database.transaction(brief=True) as writing:
+        async with database.brief_transaction() as writing:
             await fetch(writing, "INSERT INTO thing VALUES ($1)", 1)
 
     waiting = asyncio.create_task(write())
@@ -117,7 +118,7 @@ async def test_waiting_for_another_process_to_end_its_writing_does_not_hold_the_
     other.execute("COMMIT")
     other.close()
     await waiting
-    async with database.snapshot(brief=True) as reading:
+    async with database.brief_snapshot() as reading:
         assert [row[0] for row in await fetch(reading, "SELECT n FROM thing")] == [1]
 
 
@@ -127,14 +128,11 @@ async def test_an_exception_rolls_back_and_the_connection_is_as_before(
     monkeypatch.setattr(sqlite_connection, "QUICK_SECONDS", 10.0)
 
     async def fail() -> None:
-        async with database.transaction(brief=True) as writing:
+        async with database.brief_transaction() as writing:
             await fetch(writing, "INSERT INTO thing VALUES ($1)", 1)
             raise ValueError("on purpose")
 
     with pytest.raises(ValueError, match="on purpose"):
         await fail()
     async with database.transaction() as writing:
-        driver = (await writing.get_raw_connection()).driver_connection
-        assert isinstance(driver, LoopConnection)
-        assert not driver.brief
         assert list(await fetch(writing, "SELECT n FROM thing")) == []
