@@ -82,11 +82,13 @@ def call(index: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-async def overload(ground: Ground, seconds: float) -> Seen:
-    """Overload the door of a fresh house on `ground` for so long."""
+async def overload(ground: Ground, seconds: float, turn_seconds_max: float | None = None) -> Seen:
+    """Overload the door of a fresh house on `ground` for so long. `turn_seconds_max`: another one than by default."""
     house = House(ground)
     await house.prepare()
     [door] = house.of("ingest")
+    if turn_seconds_max is not None:
+        door.settings["RAFTAR_INGEST_TURN_SECONDS_MAX"] = str(turn_seconds_max)
     door.launch()
     try:
         await asyncio.to_thread(door.wait_until_ready)
