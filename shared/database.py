@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import Retryable
-from shared.sqlite_connection import BEGIN_WRITING, BUSY_MS, Briefly, LoopConnection, connect
+from shared.sqlite_connection import BEGIN_WRITING, BUSY_MS, Briefly, LoopConnection, connect, with_marks
 
 SQLITE_VARIABLES_MAX = 1_000
 """SQLite takes 32,766; a statement of fewer holds nobody up."""
@@ -323,9 +323,6 @@ async def update_rows(
     await _sqlalchemys(connection).exec_driver_sql(statement, _columns_of(rows))
 
 
-_PARAMETER = re.compile(r"= ANY\(\$(\d+)\)|\$(\d+)")
-
-
 async def fetch(connection: Connection, statement: str, *values: Any) -> list[Any]:
     """Rows of a statement written for PostgreSQL (`$1`, `= ANY($2)` with a list); SQLite gets the same as `IN (…)`.
 
@@ -346,7 +343,7 @@ async def fetch(connection: Connection, statement: str, *values: Any) -> list[An
 
 async def _sqlite_fetch(connection: Connection, statement: str, values: Sequence[Any]) -> list[Any]:
     lengths = tuple(len(value) if isinstance(value, list) else -1 for value in values)
-    text, order = _for_sqlite(statement, lengths)
+    text, order = with_marks(statement, lengths)
     flat: list[Any] = []
     for place in order:
         value = values[place]
@@ -357,23 +354,10 @@ async def _sqlite_fetch(connection: Connection, statement: str, values: Sequence
     return await _sqlite_of(connection).rows(text, flat)
 
 
-@lru_cache(4096)
-def _for_sqlite(statement: str, lengths: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
-    """The statement with question marks, and whose value each stands for. `lengths`: of lists, -1 for a plain value."""
-    order: list[int] = []
-
-    def mark(match: re.Match[str]) -> str:
-        place = int(match[1] or match[2]) - 1
-        order.append(place)
-        return f"IN ({', '.join('?' * lengths[place])})" if match[1] else "?"
-
-    return _PARAMETER.sub(mark, statement).replace(" FOR UPDATE", ""), tuple(order)
-
-
 async def execute(connection: Connection, statement: str, *values: Any) -> int:
     """Run one statement without rows (parameters as in `fetch`, no lists); returns how many rows it changed."""
     if is_sqlite(connection):
-        text, order = _for_sqlite(statement, (-1,) * len(values))
+        text, order = with_marks(statement, (-1,) * len(values))
         return await _sqlite_of(connection).changed(text, [values[place] for place in order])
     return (await _sqlalchemys(connection).exec_driver_sql(statement, tuple(values))).rowcount
 

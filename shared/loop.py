@@ -220,16 +220,16 @@ class Worker:
 
     async def _fold_in_turn(self, lane: Lane, batch: Batch) -> Batch:
         """Fold; where the database writes one after another, in turn and with all that came in meanwhile."""
-        if not self._projection.store.one_at_a_time:
-            return await self._fold(lane, batch)
-        waits = self._turns.locked()
-        async with self._turns:
-            return await self._fold(lane, await self._filled(lane, batch) if waits else batch)
+        async with lane.lock:
+            if not self._projection.store.one_at_a_time:
+                return await self._fold(lane, batch)
+            waits = self._turns.locked()
+            async with self._turns:
+                return await self._fold(lane, await self._filled(lane, batch) if waits else batch)
 
     async def _fold(self, lane: Lane, batch: Batch) -> Batch:
-        async with lane.lock:
-            lane.claim = await self._projection.fold(lane.held(), batch)
-            lane.claim = await self._projection.turn(lane.claim)
+        lane.claim = await self._projection.fold(lane.held(), batch)
+        lane.claim = await self._projection.turn(lane.claim)
         return batch
 
     async def _filled(self, lane: Lane, batch: Batch) -> Batch:

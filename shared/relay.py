@@ -25,7 +25,8 @@ from shared.topics import PROFILE_CHANGES, WATERMARKS
 
 PULSE_SECONDS = 0.25
 CLOCK_CHECK_SECONDS = 5.0
-OUTBOX_ROWS_MAX = 1_000
+OUTBOX_ROWS_MAX = 4_000
+LEVEL_SECONDS = 0.1
 
 _log = structlog.get_logger()
 
@@ -104,11 +105,15 @@ class Relay:
         self._wanted.set()
 
     async def level(self) -> None:
-        """Return at once, or when the outbox, in which the last pass left rows, was emptied or cannot be now.
+        """Return at once, or when the outbox, in which the last pass left rows, was emptied; after a moment anyway.
 
-        Whoever folds waits here first: else a busy fold leaves the relay too little to keep up.
+        Whoever folds waits here first: else a busy fold leaves the relay too little to keep up. Not for long: in a wave
+        of due times new facts have their turn too.
         """
-        await self._level.wait()
+        if not self._level.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEVEL_SECONDS):
+                    await self._level.wait()
 
     async def passed(self) -> None:
         """Return when a pass that begins after the call is over, whether it got through or not."""

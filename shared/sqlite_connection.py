@@ -7,6 +7,7 @@ cache holds the loop up twice in a row.
 """
 
 import asyncio
+import re
 import sqlite3
 from collections import namedtuple
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -172,3 +173,22 @@ async def connect(path: Path) -> LoopConnection:
     connection = LoopConnection(lambda: sqlite3.connect(path, isolation_level=None, check_same_thread=False))
     await connection
     return connection
+
+
+_PARAMETER = re.compile(r"= ANY\(\$(\d+)\)|\$(\d+)")
+
+
+@lru_cache(1024)
+def with_marks(statement: str, lengths: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """A statement written for PostgreSQL with question marks instead, and whose value each of them stands for.
+
+    `lengths`: of the values that are lists, -1 for a plain one.
+    """
+    order: list[int] = []
+
+    def mark(match: re.Match[str]) -> str:
+        place = int(match[1] or match[2]) - 1
+        order.append(place)
+        return f"IN ({', '.join('?' * lengths[place])})" if match[1] else "?"
+
+    return _PARAMETER.sub(mark, statement).replace(" FOR UPDATE", ""), tuple(order)
