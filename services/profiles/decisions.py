@@ -15,7 +15,7 @@ from services.profiles.domain.decided import (
 )
 from services.profiles.domain.rows import ParkedRow
 from services.profiles.forgetting import Decisions, Forgotten, forget
-from services.profiles.store import SqlStore, SqlTransaction
+from services.profiles.store import SqlStore, SqlTransaction, see_customers
 from shared import checkpoint
 from shared.checkpoint import Claim
 from shared.database import Connection, fetch, insert_rows, is_sqlite
@@ -78,6 +78,7 @@ class DecisionsProjection:
             found.said += [row] if row else []
         async with self.store.database.brief_transaction() as connection:
             moved = await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
+            await see_customers(connection, claim.partition)
             for customer, one in sorted(found.forgotten.items()):
                 await forget(connection, claim.topic, claim.partition, one, found.taken_back[customer])
             await _keep(connection, holding_standings(found.standings), holding_alerts(found.alerts), found.said)

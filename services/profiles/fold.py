@@ -304,7 +304,7 @@ class Step:
         await transaction.blank(outcome.blanked)
         await transaction.save_leaves(rows)
         await transaction.add_edges(outcome.edges)
-        await transaction.list_customers(shown, gone)
+        await transaction.list_customers(shown, gone, self._projection.house.partitions)
         await transaction.send(outcome.parcels)
         self.parked += outcome.parked
         self.tally.parked += len(outcome.parked)

@@ -74,8 +74,8 @@ class Transaction(Protocol):
     async def add_edges(self, rows: Sequence[EdgeRow]) -> None:
         """Append assertions."""
 
-    async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes]) -> None:
-        """Upsert what customers are listed by; `gone` are customers no more."""
+    async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes], partitions: int) -> None:
+        """Upsert what customers are listed by; `gone` are customers no more · `partitions`: of the house."""
 
     async def keep_personal(self, rows: Sequence[PersonalRow]) -> None:
         """Keep personal values; the later (at, id) of a (leaf, field) holds."""

@@ -22,8 +22,9 @@ from services.profiles.domain.terms import Wanted
 from services.profiles.versions import LIVE, Version, blank_kept
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
-from shared.database import Connection, execute, fetch, insert_missing, insert_rows, savepoint, update_rows
+from shared.database import Connection, execute, fetch, insert_missing, insert_rows, is_sqlite, savepoint, update_rows
 from shared.errors import Conflict
+from shared.ids import partition_of
 from shared.outbox import OutboxSnapshot, Parcel
 from shared.projection_store import SqlProjectionStore
 from shared.topics import TOUCHPOINTS
@@ -219,7 +220,9 @@ class SqlTransaction:
         ]
         await insert_rows(self._connection, self._version.edge, _EDGE, values, "ON CONFLICT DO NOTHING")
 
-    async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes]) -> None:
+    async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes], partitions: int) -> None:
+        if not self._is_sqlite:
+            await _see_stages(self._connection, sorted({partition_of(row.customer, partitions) for row in rows}))
         ordered = sorted(rows)  # one order for everybody: two steps never wait for each other in a circle
         await insert_rows(self._connection, self._version.customer, _LISTING, ordered, _LISTED, {"stage": _STAGE_KNOWN})
         if gone:
@@ -235,6 +238,19 @@ class SqlTransaction:
 
     async def send(self, parcels: Sequence[Parcel]) -> None:
         await outbox.send(self._connection, tables.outbox, parcels)
+
+
+async def _see_stages(connection: Connection, partitions: Sequence[int]) -> None:
+    """List customers with the stage that stands: wait until nobody is at the stages of their partitions, and keep off
+    who comes next. Else the one inserts a customer, the other its stage, and neither sees what the other does."""
+    for partition in partitions:
+        await fetch(connection, "SELECT pg_advisory_xact_lock_shared(hashtext('raftar stages'), $1)", partition)
+
+
+async def see_customers(connection: Connection, partition: int) -> None:
+    """Before stages of a partition are written: wait for who lists its customers, and keep off who comes next."""
+    if not is_sqlite(connection):
+        await fetch(connection, "SELECT pg_advisory_xact_lock(hashtext('raftar stages'), $1)", partition)
 
 
 def _leaf_values(row: LeafRow) -> tuple[Any, ...]:

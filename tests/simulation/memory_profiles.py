@@ -130,7 +130,7 @@ class ProfilesTransaction:
     def _locked(self, root: bytes) -> None:
         assert root in self._database.tables["locked"], f"{root.hex()} was written without its lock"
 
-    async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes]) -> None:
+    async def list_customers(self, rows: Sequence[ListingRow], gone: Collection[bytes], partitions: int) -> None:
         self._database.call()
         listed = self._database.tables["customer"]
         listed.update((row.customer, row) for row in rows)
