@@ -133,10 +133,7 @@ def open_database(url: str, data_dir: Path, service: str) -> Database:
 def _sqlite(path: Path) -> Database:
     path.parent.mkdir(parents=True, exist_ok=True)
     url = URL.create("sqlite+aiosqlite", database=str(path))
-    make: dict[str, Any] = {
-        "async_creator": partial(connect, path), "pool_timeout": 60, "hide_parameters": True,
-        "pool_reset_on_return": None,  # every use ends its transaction itself
-    }  # fmt: skip
+    make: dict[str, Any] = {"async_creator": partial(connect, path), "pool_timeout": 60, "hide_parameters": True}
     writer = create_async_engine(url, pool_size=1, max_overflow=0, **make)
     reader = create_async_engine(url, pool_size=4, max_overflow=0, **make)
     for engine, begin in ((writer, BEGIN_WRITING), (reader, "BEGIN")):

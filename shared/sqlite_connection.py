@@ -159,8 +159,8 @@ class Briefly:
 
 @asynccontextmanager
 async def _begun(connection: LoopConnection, begin: str) -> AsyncIterator[None]:
-    await connection.changed(begin, ())
     try:
+        await connection.changed(begin, ())  # inside: who is cancelled while it waits in the thread may begin after all
         yield
         await connection.commit()
     except BaseException:

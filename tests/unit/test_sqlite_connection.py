@@ -122,6 +122,30 @@ async def test_waiting_for_another_process_to_end_its_writing_does_not_hold_the_
         assert [row[0] for row in await fetch(reading, "SELECT n FROM thing")] == [1]
 
 
+@pytest.mark.parametrize("way", ["brief_transaction", "transaction"])
+async def test_who_is_cancelled_while_another_process_writes_leaves_nothing_begun(
+    way: str, database: Database, tmp_path: Path
+) -> None:
+    async def write() -> None:
+        async with getattr(database, way)() as writing:
+            await fetch(writing, "INSERT INTO thing VALUES ($1)", 1)
+
+    await write()
+    other = sqlite3.connect(tmp_path / "some.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(write())
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+    await asyncio.sleep(0.05)
+    other.execute("COMMIT")
+    other.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await write()
+    async with database.brief_snapshot() as reading:
+        assert (await fetch(reading, "SELECT count(*) AS n FROM thing"))[0].n == 2
+
+
 async def test_an_exception_rolls_back_and_the_connection_is_as_before(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
