@@ -1,8 +1,9 @@
 """The one loop of every folding service: read → step (one transaction) → relay the outbox.
 
-A `Worker` runs one lane per partition it owns; a lane folds and takes its turns under one lock, so folds, timers,
-frontier and relay of a partition never overlap. Whoever is refused by the database (`Fenced`) forgets its claim,
-waits a random moment and acquires again if the partition is still assigned to it. Nothing here decides anything.
+A `Worker` runs one lane per partition it owns; a lane folds and takes its turns under one lock, so folds, timers and
+frontier of a partition never overlap; the relay goes on beside them, under the lanes' epochs. Whoever is refused by the
+database (`Fenced`) forgets its claim, waits a random moment and acquires again if the partition is still assigned to
+it. Nothing here decides anything.
 """
 
 import asyncio

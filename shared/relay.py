@@ -1,7 +1,7 @@
 """Passing the outbox on to the log, and saying how far that covers (frontier and watermark of design §4).
 
 One `Relay` per worker: it reads rows and frontiers in one snapshot, appends the rows in chunks, deletes what was
-acknowledged under the lanes' claims, and, every pulse, moves the frontiers and states the watermark.
+acknowledged under the claims it had before, and, every pulse, moves the frontiers and states the watermark.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ from tests.builders import NOON_MS, a_leaf, a_record, a_touchpoint
 from tests.support.decisions import Scoring, bought, changed, complained, leaf_on, s
 from tests.support.steps import a_projection, fold_all, fresh_database
 
-SMALL = {"checkpoint", "outbox", "sqlite_master", "rebuild", "model_run", "wanted", "import_passed"}
+SMALL = {"checkpoint", "outbox", "sqlite_master", "wanted"}
 """Tables with few rows: one a partition, or only what waits or is asked for."""
 SARA, MAIL, BEN = a_leaf("sara", 0), a_leaf("mail", 1), a_leaf("ben", 2)
 
