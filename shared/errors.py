@@ -119,3 +119,8 @@ def quoted(value: object, characters_max: int = 40) -> str:
     """A value inside a reason: the start of a text as a whole literal, so that its quotes always close and can be
     found again; of anything else no more than that it is one."""
     return repr(value[:characters_max]) if isinstance(value, str) else "the value"
+
+
+def anew(error: RaftarError) -> RaftarError:
+    """An error like this one for each of several callers: one shared instance would collect everybody's traceback."""
+    return type(error)(str(error), error.retry_after_seconds) if isinstance(error, Retryable) else error

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.ingest import wire
 from services.ingest.domain.terms import Arrival
 from services.ingest.domain.times import parse_time
-from services.ingest.intake import Intake, Request
+from services.ingest.gathering import Request
+from services.ingest.intake import Intake
 from services.ingest.metrics import Counts
 from services.ingest.pressure import Inflight, Patience, TooBusy
 from services.ingest.senders import Senders

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,13 +11,14 @@ import structlog
 from msgspec.structs import replace
 
 from services.ingest.domain.admission import admit_native, admit_segment
-from services.ingest.domain.packing import Seal, pack, pack_failed
-from services.ingest.domain.terms import ROOT_PATH, Admitted, AdmittedLink, Arrival, Limits, Refused, Result, Sender
+from services.ingest.domain.packing import pack, pack_failed
+from services.ingest.domain.terms import ROOT_PATH, Admitted, AdmittedLink, Limits, Refused, Result
+from services.ingest.gathering import Gathering, Request, is_simple
 from services.ingest.imports import Imports
 from services.ingest.metrics import Counts
 from services.ingest.pressure import LogHealth, Patience
 from services.ingest.senders import Senders
-from services.ingest.wire import Envelope, Item
+from services.ingest.wire import Item
 from shared.clock import Clock
 from shared.errors import InvalidField, NotAccepting, RaftarError, Rejected
 from shared.ids import derived_id
@@ -31,16 +33,6 @@ CONTEXT_BYTES_MAX = 64 * 1024
 """A batch's context up to so many bytes is kept beside each of its refused items."""
 FAILED_ITEM_BYTES_MAX = 384 * 1024
 """A refused item larger than this is kept without its tail, so that it fits a record."""
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What one request asks. `kind`: the Segment call of its path, None: the item's own · `native`: our shape."""
-
-    envelope: Envelope
-    sender: Sender
-    arrival: Arrival
-    kind: str | None
-    native: bool
 
 
 @dataclass(slots=True)
@@ -69,6 +61,7 @@ class Intake:
     ) -> None:
         self._log, self._clock, self._senders, self._imports = log, clock, senders, imports
         self._limits, self._partitions = limits, partitions
+        self._gathering = Gathering(self._admit, partial(self._append, TOUCHPOINTS), senders, partitions)
         self._counts, self._health, self._patience = counts, health, patience
 
     async def take(self, request: Request) -> Sequence[Result]:
@@ -77,20 +70,24 @@ class Intake:
         Raises InvalidField for a refused single call, with nothing appended; Retryable when the log took nothing or
         nobody knows.
         """
-        items, sender = request.envelope.items, request.sender
-        few = len(items) <= ITEMS_AT_ONCE
-        results = self._admit_some(request, items) if few else await self._admit_in_turns(request, items)
-        found = self._sort(request, results)
-        seal = self._senders.sealing(sender.workspace, request.arrival.received_at)
-        if found.refused or found.import_ids:
-            await self._keep(request, found, seal)
-        elif found.accepted:
-            await self._append(TOUCHPOINTS, pack(found.accepted, sender, request.arrival, self._partitions, seal))
-        self._counts.accepted += len(found.accepted)
+        if len(request.envelope.items) <= ITEMS_AT_ONCE:
+            results, appended = await self._gathering.take(request)
+        else:
+            results, appended = await self._admit_in_turns(request), False
+        if appended:
+            self._counts.accepted += len(results)
+        elif is_simple(results):
+            await self._gathering.append(request, results)
+            self._counts.accepted += len(results)
+        else:
+            await self._keep(request, results)
         return results
 
-    async def _admit_in_turns(self, request: Request, items: list[Item]) -> list[Result]:
-        results: list[Result] = []
+    def _admit(self, request: Request) -> list[Result]:
+        return self._admit_some(request, request.envelope.items)
+
+    async def _admit_in_turns(self, request: Request) -> list[Result]:
+        items, results = request.envelope.items, list[Result]()
         for start in range(0, len(items), ITEMS_AT_ONCE):
             results += self._admit_some(request, items[start : start + ITEMS_AT_ONCE])
             await asyncio.sleep(0)
@@ -108,12 +105,14 @@ class Intake:
             for item in items
         ]
 
-    async def _keep(self, request: Request, found: "_Sorted", seal: Seal) -> None:
+    async def _keep(self, request: Request, results: list[Result]) -> None:
         """Append the accepted and the refused. No await may come between `_sort` and `enter`: an import could close.
 
         A refused item's id is a hash of it, so that the retry of a whole batch keeps it once.
         """
         sender, arrival = request.sender, request.arrival
+        seal = self._senders.sealing(sender.workspace, arrival.received_at)
+        found = self._sort(request, results)
         if found.refused and request.envelope.single:
             raise _refusal(found.refused[0])
         self._imports.enter(sender.workspace, found.import_ids)
@@ -127,6 +126,7 @@ class Intake:
                 await self._append(TOUCHPOINTS_FAILED, records)
         finally:
             self._imports.leave(sender.workspace, found.import_ids)
+        self._counts.accepted += len(found.accepted)
 
     async def take_again(self, request: Request, results: list[Result]) -> list[Result]:
         """Append what is accepted of items that were kept as failed before; what is refused is kept already.

@@ -13,7 +13,8 @@ import msgspec
 from services.ingest.domain.admission import admit_native, admit_segment
 from services.ingest.domain.packing import failed_partition
 from services.ingest.domain.terms import ROOT_PATH, Arrival, Limits, Refused, Result, Sender
-from services.ingest.intake import Intake, Request
+from services.ingest.gathering import Request
+from services.ingest.intake import Intake
 from services.ingest.senders import Senders
 from services.ingest.wire import Envelope, Item
 from shared.access import Key

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from shared.clock import Clock
-from shared.errors import NotAccepting, Retryable
+from shared.errors import NotAccepting, Retryable, anew
 from shared.log.port import Bounds, Outgoing
 from shared.log.sqlite_file import Committed, Heads, TopicFile, bounds_of
 
@@ -175,7 +175,5 @@ class Writer:
 
 
 def failure_of(error: Exception) -> Exception:
-    """A fresh error for each caller: one shared instance would collect everybody's traceback."""
-    if isinstance(error, Retryable):
-        return type(error)(str(error), error.retry_after_seconds)
-    return NotAccepting(f"the log could not write: {error!r}")
+    """What one caller is told."""
+    return anew(error) if isinstance(error, Retryable) else NotAccepting(f"the log could not write: {error!r}")

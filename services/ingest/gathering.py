@@ -1,0 +1,177 @@
+"""Requests of one turn of the event loop, taken in together.
+
+Each alone would find the processor's caches cold, be sealed and encoded alone, and make records of its own that the log
+must store and every reader must open. Together they cost about what one batch of them costs; each hears its own result.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from services.ingest.domain.packing import pack
+from services.ingest.domain.terms import Admitted, Arrival, Result, Sender
+from services.ingest.senders import Senders
+from services.ingest.wire import Envelope
+from shared.errors import RaftarError, TooLarge, anew
+from shared.log.port import Outgoing
+
+ITEMS_AT_ONCE = 256
+"""So many items are admitted before other work of the event loop gets a turn."""
+APPENDS_AT_ONCE = 2
+"""While so many are on their way, what is admitted gathers for the next: the slower the log, the larger the appends."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What one request asks. `kind`: the Segment call of its path, None: the item's own · `native`: our shape."""
+
+    envelope: Envelope
+    sender: Sender
+    arrival: Arrival
+    kind: str | None
+    native: bool
+
+
+Taken = tuple[list[Result], bool]
+"""The results of a request, and whether they are in the log: False where they are not as simple as most."""
+
+
+class _Waiting(msgspec.Struct):
+    """A request to be admitted, or to be appended with its `results`."""
+
+    request: Request
+    answer: "asyncio.Future[Taken]"
+    results: list[Result] = []
+
+
+class _Share(msgspec.Struct):
+    """What may share records: of one sender, sent at one time as the sender says."""
+
+    sender: Sender
+    sent_at: int | None
+    received_at: int
+    accepted: list[Admitted]
+
+
+class Gathering:
+    """One for a door. `admit` judges the items of a request; `append` returns when the log has the records."""
+
+    def __init__(
+        self,
+        admit: Callable[[Request], list[Result]],
+        append: Callable[[list[Outgoing]], Awaitable[None]],
+        senders: Senders,
+        partitions: int,
+    ) -> None:
+        self._admit, self._append, self._senders, self._partitions = admit, append, senders, partitions
+        self._arrived: list[_Waiting] = []
+        self._admitted: list[_Waiting] = []
+        self._asked = False
+        self._appending: set[asyncio.Task[None]] = set()
+
+    async def take(self, request: Request) -> Taken:
+        """Admit the request with all others of this turn, and append what is simple (`is_simple`).
+
+        Raises Retryable when the log took nothing or nobody knows.
+        """
+        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
+        self._arrived.append(waiting)
+        if not self._asked:
+            self._asked = True
+            asyncio.get_running_loop().call_soon(self._turn)
+        return await waiting.answer
+
+    async def append(self, request: Request, results: list[Result]) -> None:
+        """Append what was admitted already, and is simple, with the others. Raises as `take`."""
+        waiting = _Waiting(request, asyncio.get_running_loop().create_future(), results)
+        self._admitted.append(waiting)
+        self._append_admitted()
+        await waiting.answer
+
+    def _turn(self) -> None:
+        """Admit what has arrived, a bounded part of it, and send it on its way."""
+        count = items = 0
+        for waiting in self._arrived:
+            count += 1
+            items += len(waiting.request.envelope.items)
+            self._admit_one(waiting)
+            if items >= ITEMS_AT_ONCE:
+                break
+        del self._arrived[:count]
+        self._asked = bool(self._arrived)
+        if self._asked:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._append_admitted()
+
+    def _admit_one(self, waiting: _Waiting) -> None:
+        try:
+            waiting.results = self._admit(waiting.request)
+        except Exception as error:  # one request's fault must not reach the others
+            _fail(waiting, error)
+            return
+        if is_simple(waiting.results):
+            self._admitted.append(waiting)
+        elif not waiting.answer.done():
+            waiting.answer.set_result((waiting.results, False))
+
+    def _append_admitted(self) -> None:
+        if self._admitted and len(self._appending) < APPENDS_AT_ONCE:
+            group, self._admitted = self._admitted, []
+            task = asyncio.get_running_loop().create_task(self._append_group(group))
+            self._appending.add(task)
+            task.add_done_callback(self._appended)
+
+    def _appended(self, task: "asyncio.Task[None]") -> None:
+        self._appending.discard(task)
+        self._append_admitted()
+
+    async def _append_group(self, group: Sequence[_Waiting]) -> None:
+        try:
+            await self._append(self._records(group))
+        except TooLarge as error:
+            if len(group) == 1:
+                _fail(group[0], error)
+            for waiting in group if len(group) > 1 else ():  # one of them makes a record that no log takes
+                await self._append_group([waiting])
+        except Exception as error:
+            for waiting in group:
+                _fail(waiting, error)
+        else:
+            for waiting in group:
+                if not waiting.answer.done():  # its caller was cancelled; the records are in the log all the same
+                    waiting.answer.set_result((waiting.results, True))
+
+    def _records(self, group: Sequence[_Waiting]) -> list[Outgoing]:
+        """Raises TooLarge."""
+        records: list[Outgoing] = []
+        for share in _shares(group):
+            arrival = Arrival(share.received_at, share.sent_at)
+            seal = self._senders.sealing(share.sender.workspace, share.received_at)
+            records += pack(share.accepted, share.sender, arrival, self._partitions, seal)
+        return records
+
+
+def is_simple(results: Sequence[Result]) -> bool:
+    """Whether all is accepted, can be deduplicated and belongs to no import: nothing but appending is left to do."""
+    for result in results:  # noqa: SIM110 - a generator would double the cost of this hot line
+        if type(result) is not Admitted or not result.deduplicable or result.import_id:
+            return False
+    return True
+
+
+def _shares(group: Sequence[_Waiting]) -> list[_Share]:
+    """In the order of their first touchpoints. The time of a share is that of the last request in it."""
+    shares: dict[tuple[int, int | None], _Share] = {}
+    for waiting in group:
+        sender, arrival = waiting.request.sender, waiting.request.arrival
+        share = shares.get((id(sender), arrival.sent_at))
+        if share is None:
+            share = shares[id(sender), arrival.sent_at] = _Share(sender, arrival.sent_at, arrival.received_at, [])
+        share.received_at = max(share.received_at, arrival.received_at)
+        share.accepted += waiting.results  # type: ignore[arg-type] # they are simple
+    return list(shares.values())
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(anew(error) if isinstance(error, RaftarError) else error)
