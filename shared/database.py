@@ -5,11 +5,10 @@ A service owns one SQLite file or one PostgreSQL schema. `transaction()` is the 
 time. `snapshot()` is a read in which every statement sees the same instant.
 """
 
-import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import Retryable
-from shared.sqlite_connection import BEGIN_WRITING, BUSY_MS, Briefly, LoopConnection, connect, with_marks
+from shared.sqlite_connection import BEGIN_WRITING, BUSY_MS, LoopConnection, connect, with_marks
+from shared.sqlite_group import Briefly
 
 SQLITE_VARIABLES_MAX = 1_000
 """SQLite takes 32,766; a statement of fewer holds nobody up."""
@@ -63,30 +63,39 @@ class Database:
     def __init__(self, writer: AsyncEngine, reader: AsyncEngine, path: Path | None = None) -> None:
         """`path`: the file of a SQLite database."""
         self._writer, self._reader = writer, reader
-        self._briefly = None if path is None else Briefly(path, PRAGMAS)
-        self._writing = asyncio.Lock()  # SQLite has one writer, and waiting here beats its busy loop
         self.is_sqlite = path is not None
+        self._briefly = None if path is None else Briefly(path, PRAGMAS)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A writing transaction: commits at the end of the block, rolls back on any exception. Raises Away."""
         with _away():
-            async with self._writing if self.is_sqlite else nullcontext(), self._writer.begin() as connection:
+            async with self._alone(), self._writer.begin() as connection:
                 yield connection
 
     @asynccontextmanager
     async def brief_transaction(self) -> AsyncIterator[Connection]:
         """A writing transaction of a few statements that touch rows by their keys: on SQLite in the event loop.
 
-        Raises Away.
+        There those that wait for each other share one commit. Raises Away.
         """
         if self._briefly is None:
             async with self.transaction() as connection:
                 yield connection
             return
         with _away():
-            async with self._writing, self._briefly.writing() as brief:
+            async with self._briefly.group.transaction() as brief:
                 yield brief
+
+    def turn(self) -> AbstractAsyncContextManager[bool]:
+        """The turn to write, where one writes after another: taken over by this task's next brief transaction inside.
+
+        Yields whether others were first, so that there is more to do by now. False at once on PostgreSQL.
+        """
+        return nullcontext(enter_result=False) if self._briefly is None else self._briefly.group.turn()
+
+    def _alone(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._briefly is None else self._briefly.group.alone()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
@@ -106,14 +115,14 @@ class Database:
                 yield connection
             return
         with _away():
-            async with self._briefly.reading() as brief:
+            async with self._briefly.snapshot() as brief:
                 yield brief
 
     @asynccontextmanager
     async def bare(self) -> AsyncIterator[Any]:
         """The driver's own connection outside every transaction, for VACUUM and checkpoints. Raises Away."""
         with _away():
-            async with self._writing if self.is_sqlite else nullcontext(), self._writer.connect() as connection:
+            async with self._alone(), self._writer.connect() as connection:
                 yield (await connection.get_raw_connection()).driver_connection
 
     async def close(self) -> None:

@@ -7,6 +7,9 @@ from shared.checkpoint import Claim
 from shared.errors import Fenced
 
 BATCH_RECORDS_MAX = 500
+STEP_SECONDS_MAX = 1.0
+"""A step that takes longer is made smaller: it must stay far below the database's time-outs, and the wait for customers
+who are locked counts."""
 
 
 @dataclass(slots=True)
@@ -20,7 +23,7 @@ class Lane:
     relayed_to: int = 0
     probe: tuple[int, int] | None = None  # (our clock before, the end then asked for)
     stopped: str = ""  # why it must not go on until a person acts
-    records_max: int = BATCH_RECORDS_MAX  # smaller after a failure: a batch must fit the database's time-outs
+    records_max: int = BATCH_RECORDS_MAX  # of a batch, which must fit the database's time-outs
 
     def appended_to(self, end: int) -> None:
         """Everything relayed to its partition of profile-changes so far lies before `end`."""
@@ -31,9 +34,12 @@ class Lane:
         self.claim = None
         self.records_max = max(1, self.records_max // 4)
 
-    def folded(self) -> None:
-        """A step got through: try more at once, up to the usual."""
-        self.records_max = min(BATCH_RECORDS_MAX, self.records_max * 2)
+    def folded(self, records: int, seconds: float) -> None:
+        """A step of so many records got through: less at once where it was slow, more where there was time for more."""
+        if seconds > STEP_SECONDS_MAX:
+            self.records_max = max(1, min(self.records_max, records) // 2)
+        elif seconds < STEP_SECONDS_MAX / 4:
+            self.records_max = min(BATCH_RECORDS_MAX, self.records_max * 2)
 
     def held(self) -> Claim:
         """The claim; Fenced when it was lost."""

@@ -9,6 +9,7 @@ it. Nothing here decides anything.
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Protocol
 from zlib import crc32
@@ -35,9 +36,8 @@ _log = structlog.get_logger()
 class ProjectionStore(RelayStore, Protocol):
     """A folding service's database, as far as the loop knows it."""
 
-    @property
-    def one_at_a_time(self) -> bool:
-        """Whether its transactions run one after another, whoever asks for them."""
+    def turn(self) -> AbstractAsyncContextManager[bool]:
+        """The turn to write, where one writes after another (`Database.turn`); whether others were first."""
 
     async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
         """Become the owner of a partition (`checkpoint.acquire`)."""
@@ -67,10 +67,9 @@ class Worker:
     ) -> None:
         self.lanes: dict[int, Lane] = {}
         self.tally = Tally()
-        self._log, self._ownership, self._projection = log, ownership, projection
+        self._log, self._ownership, self._projection, self._clock = log, ownership, projection, clock
         self._states_watermarks = relaying is not None and relaying.states_watermarks
         self._identity = ""
-        self._turns = asyncio.Lock()
         self._relay_task: asyncio.Task[None] | None = None
         self._relay = (
             Relay(log, projection.store, clock, relaying, projection.topic, self.lanes, self.tally)
@@ -214,22 +213,19 @@ class Worker:
             if self._relay is not None:
                 await self._relay.level()
             batch = await self._fold_in_turn(lane, batch)
-            lane.folded()
             self.tally.folded_records += len(batch.records)
             self.wake()
             self._ownership.progress(self.topic, {lane.partition: batch.next_position})
 
     async def _fold_in_turn(self, lane: Lane, batch: Batch) -> Batch:
         """Fold; where the database writes one after another, in turn and with all that came in meanwhile."""
-        async with lane.lock:
-            if not self._projection.store.one_at_a_time:
-                return await self._fold(lane, batch)
-            waits = self._turns.locked()
-            async with self._turns:
-                return await self._fold(lane, await self._filled(lane, batch) if waits else batch)
+        async with lane.lock, self._projection.store.turn() as waited:
+            return await self._fold(lane, await self._filled(lane, batch) if waited else batch)
 
     async def _fold(self, lane: Lane, batch: Batch) -> Batch:
+        began = self._clock.monotonic()
         lane.claim = await self._projection.fold(lane.held(), batch)
+        lane.folded(len(batch.records), self._clock.monotonic() - began)
         lane.claim = await self._projection.turn(lane.claim)
         return batch
 

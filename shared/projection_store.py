@@ -1,6 +1,7 @@
 """What every folding service's SQL store does alike: acquire a partition, move checkpoints, drop what was relayed."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
@@ -12,7 +13,10 @@ class SqlProjectionStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.one_at_a_time = database.is_sqlite
+
+    def turn(self) -> AbstractAsyncContextManager[bool]:
+        """The turn to write (`Database.turn`)."""
+        return self.database.turn()
 
     async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
         """Become the owner of a partition. Raises LogMismatch."""

@@ -26,6 +26,8 @@ from shared.topics import PROFILE_CHANGES, WATERMARKS
 PULSE_SECONDS = 0.25
 CLOCK_CHECK_SECONDS = 5.0
 OUTBOX_ROWS_MAX = 4_000
+OUTBOX_BYTES = 16 << 20
+"""About so much is relayed in a pass: a change carries its customer's state, of some it is a hundred kilobytes."""
 LEVEL_SECONDS = 0.1
 
 _log = structlog.get_logger()
@@ -95,6 +97,7 @@ class Relay:
         self._topic, self._lanes, self._tally = topic, lanes, tally
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
+        self._rows_max = OUTBOX_ROWS_MAX
         self._level = asyncio.Event()
         self._level.set()
         self._agreed_offset_ms: float | None = None  # of our clock from its own monotonic one, when it last was right
@@ -174,7 +177,8 @@ class Relay:
         states = self._settings.states_watermarks and pulse
         if states:
             await self._move_frontiers(lanes)
-        snapshot = await self._store.outbox([lane.partition for lane in lanes], OUTBOX_ROWS_MAX)
+        snapshot = await self._store.outbox([lane.partition for lane in lanes], self._rows_max)
+        self._rows_max = rows_within(OUTBOX_BYTES, snapshot.rows)
         if not snapshot.complete:
             self._level.clear()
         if snapshot.rows:
@@ -299,6 +303,12 @@ class Relay:
 
     def _monotonic_ms(self) -> float:
         return self._clock.monotonic() * 1000
+
+
+def rows_within(size: int, rows: Sequence[Pending]) -> int:
+    """How many rows like these make about `size` bytes; 1..OUTBOX_ROWS_MAX."""
+    total = sum(len(row.value) for row in rows)
+    return max(1, min(OUTBOX_ROWS_MAX, size * len(rows) // total)) if total else OUTBOX_ROWS_MAX
 
 
 def _released(waiting: Sequence[asyncio.Future[None]]) -> None:

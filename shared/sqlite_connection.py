@@ -10,8 +10,7 @@ import asyncio
 import re
 import sqlite3
 from collections import namedtuple
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -112,66 +111,19 @@ def _row(names: tuple[str, ...]) -> Callable[[Iterable[Any]], Any]:
     return make
 
 
-class Briefly:
-    """Brief transactions on a file: one connection that writes and one that reads, each for one caller at a time.
-
-    Whoever writes takes care itself that nobody else of this process does.
-    """
-
-    def __init__(self, path: Path, pragmas: Sequence[str]) -> None:
-        self._path, self._pragmas = path, pragmas
-        self._writer: LoopConnection | None = None
-        self._reader: LoopConnection | None = None
-        self._reading = asyncio.Lock()
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[LoopConnection]:
-        """A transaction that writes."""
-        if self._writer is None:
-            self._writer = await self._opened()
-        async with _begun(self._writer, BEGIN_WRITING):
-            yield self._writer
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[LoopConnection]:
-        """A transaction that reads: every statement sees one instant."""
-        async with self._reading:
-            if self._reader is None:
-                self._reader = await self._opened()
-            async with _begun(self._reader, "BEGIN"):
-                yield self._reader
-
-    async def close(self) -> None:
-        """Close both."""
-        for connection in (self._writer, self._reader):
-            if connection is not None:
-                connection.brief = False
-                await connection.close()
-        self._writer = self._reader = None
-
-    async def _opened(self) -> LoopConnection:
-        connection = await connect(self._path)
-        for pragma in self._pragmas:
-            await connection.rows(f"PRAGMA {pragma}", ())
-        connection.brief = True
-        return connection
-
-
-@asynccontextmanager
-async def _begun(connection: LoopConnection, begin: str) -> AsyncIterator[None]:
-    try:
-        await connection.changed(begin, ())  # inside: who is cancelled while it waits in the thread may begin after all
-        yield
-        await connection.commit()
-    except BaseException:
-        await connection.rollback()
-        raise
-
-
 async def connect(path: Path) -> LoopConnection:
     """A connection to the file."""
     connection = LoopConnection(lambda: sqlite3.connect(path, isolation_level=None, check_same_thread=False))
     await connection
+    return connection
+
+
+async def connect_briefly(path: Path, pragmas: Sequence[str]) -> LoopConnection:
+    """A connection to the file for brief transactions."""
+    connection = await connect(path)
+    for pragma in pragmas:
+        await connection.rows(f"PRAGMA {pragma}", ())
+    connection.brief = True
     return connection
 
 

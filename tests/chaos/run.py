@@ -59,8 +59,8 @@ def quick(mode: str, seed: int) -> Course:
 def long(mode: str, seed: int, kills: int, events: int) -> Course:
     """The form of `make chaos`: about 1.5 s (Kafka: 3.5 s) for each kill, and on until there are `events`."""
     seconds = max(60.0, kills * (1.5 if mode == EMBEDDED else 3.5))
-    views = max(1, round(events / seconds * 0.9 / 120))
-    course = Course(mode, seed, kills, seconds, events, people=120, posters=8, views=views, batch_max=100)
+    people = max(120, round(events / seconds))  # each looks at a page a second: nobody has many thousands of orders
+    course = Course(mode, seed, kills, seconds, events, people=people, posters=8, batch_max=100)
     return replace(course, freeze_seconds_max=FREEZE_SECONDS_MAX)
 
 

@@ -7,13 +7,15 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from services.scoring.domain.remembered import Remembered
 from shared.ids import DAY_MS
 from shared.profile import Profile, decode, narrowed, purchases, subscriptions
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-STATES_REMEMBERED = 1_024
-SNAPSHOTS_REMEMBERED = 4_096
-"""About 25 MB with ten orders each."""
+STATES_REMEMBERED_BYTES = 8 << 20
+ORDERS_REMEMBERED = 60_000
+"""About 25 MB; a snapshot weighs as much as SNAPSHOT_ORDERS of them beside its own."""
+SNAPSHOT_ORDERS = 5
 
 
 class Purchase(NamedTuple):
@@ -58,15 +60,26 @@ def snapshot_of_state(workspace: str, state: bytes, zone: tzinfo, trust_min: int
     return _remembered(workspace, _narrowed(state), zone, trust_min)
 
 
-@lru_cache(maxsize=STATES_REMEMBERED)
+_narrowed_states: Remembered[bytes] = Remembered(STATES_REMEMBERED_BYTES)
+_snapshots: Remembered[Snapshot] = Remembered(ORDERS_REMEMBERED)
+
+
 def _narrowed(state: bytes) -> bytes:
     """A state is asked for several times in the step that brings it."""
-    return narrowed(state, "orders", "subscriptions")
+    found = _narrowed_states.get(state)
+    if found is not None:
+        return found
+    made = narrowed(state, "orders", "subscriptions")
+    return _narrowed_states.keep(state, made, len(state) + len(made))
 
 
-@lru_cache(maxsize=SNAPSHOTS_REMEMBERED)
 def _remembered(workspace: str, state: bytes, zone: tzinfo, trust_min: int) -> Snapshot:
-    return snapshot_of(workspace, decode(state), zone, trust_min)
+    key = workspace, state, zone, trust_min
+    found = _snapshots.get(key)
+    if found is not None:
+        return found
+    made = snapshot_of(workspace, decode(state), zone, trust_min)
+    return _snapshots.keep(key, made, SNAPSHOT_ORDERS + len(made.purchases))
 
 
 def _contract_end(profile: Profile) -> int | None:

@@ -1,0 +1,182 @@
+"""Group commit: brief transactions of one SQLite file that wait for each other share one commit.
+
+Each is a savepoint of its own inside one transaction: what fails is taken back alone, and who left well hears of the
+common commit. A commit flushes, and where sixteen partitions fold small batches it was the largest part of each step.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shared.clock import SystemClock
+from shared.sqlite_connection import BEGIN_WRITING, LoopConnection, connect_briefly
+
+OPEN_SECONDS = 0.010
+"""A transaction older than this takes nobody in: a large commit would hold the event loop up."""
+
+_clock = SystemClock()
+
+
+class GroupCommit:
+    """All writing transactions of one process on one file, in the order they were asked for."""
+
+    def __init__(self, open_connection: Callable[[], Awaitable[LoopConnection]]) -> None:
+        self._open_connection = open_connection
+        self._connection: LoopConnection | None = None
+        self._lock = asyncio.Lock()  # SQLite has one writer, and waiting here beats its busy loop
+        self._holder: asyncio.Task[Any] | None = None
+        self._members: list[asyncio.Future[None]] = []  # who left the open transaction and waits for its commit
+        self._began = 0.0
+        self._committer: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[bool]:
+        """Wait for the turn to write; this task's first transaction inside takes it over, and gives it on at its end.
+
+        Yields whether others were first.
+        """
+        waited = self._lock.locked()
+        await self._take_lock()
+        self._holder = task = asyncio.current_task()
+        try:
+            yield waited
+        finally:
+            if self._holder is task:
+                self._give_lock()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[LoopConnection]:
+        """One brief transaction: committed when the block is left, or it never was."""
+        await self._take_lock()
+        try:
+            connection = self._connection = self._connection or await self._open_connection()
+            try:
+                await self._join(connection)
+                yield connection
+                await connection.changed("RELEASE SAVEPOINT member", ())
+            except BaseException as error:
+                await self._take_back(connection, error)
+                raise
+            committed = self._left()
+        finally:
+            self._give_lock()
+        await committed
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """No transaction of the group is open meanwhile: for one on another connection."""
+        await self._take_lock(alone=True)
+        try:
+            yield
+        finally:
+            self._give_lock()
+
+    async def close(self) -> None:
+        """Close the connection once everything that left is committed."""
+        async with self.alone():
+            if self._connection is not None:
+                self._connection.brief = False
+                await self._connection.close()
+                self._connection = None
+
+    async def _take_lock(self, alone: bool = False) -> None:
+        """The lock is given in the order it was asked for, so that asking again means waiting behind the commit."""
+        if self._holder is asyncio.current_task():
+            self._holder = None
+        else:
+            await self._lock.acquire()
+        while self._members and (alone or _clock.monotonic() - self._began > OPEN_SECONDS):
+            self._lock.release()
+            await asyncio.sleep(0)  # a committer made a moment ago does not wait for the lock yet
+            await self._lock.acquire()
+
+    def _give_lock(self) -> None:
+        self._holder = None
+        self._lock.release()
+
+    async def _join(self, connection: LoopConnection) -> None:
+        if not self._members:
+            await connection.changed(BEGIN_WRITING, ())
+            self._began = _clock.monotonic()
+        await connection.changed("SAVEPOINT member", ())
+
+    def _left(self) -> "asyncio.Future[None]":
+        loop = asyncio.get_running_loop()
+        self._members.append(loop.create_future())
+        if self._committer is None:
+            self._committer = loop.create_task(self._commit_in_turn(), name="group commit")
+        return self._members[-1]
+
+    async def _commit_in_turn(self) -> None:
+        """A task of its own: whoever is cancelled, the others hear of their commit."""
+        async with self._lock:
+            self._committer = None
+            members, self._members = self._members, []
+            if not members or self._connection is None:
+                return
+            try:
+                await self._connection.commit()
+            except Exception as error:
+                await self._connection.rollback()
+                _tell(members, error)
+            else:
+                _tell(members, None)
+
+    async def _take_back(self, connection: LoopConnection, error: BaseException) -> None:
+        """Undo one member. Where SQLite itself gave the transaction up (a full disk), all of it is gone.
+
+        With nobody else in it the transaction ends: who is cancelled while it waits in the thread may begin after all.
+        """
+        if self._members and connection.in_transaction:
+            try:
+                await connection.changed("ROLLBACK TO SAVEPOINT member", ())
+                await connection.changed("RELEASE SAVEPOINT member", ())
+                return
+            except sqlite3.Error as failed:
+                error = failed
+        await connection.rollback()
+        members, self._members = self._members, []
+        _tell(members, error if isinstance(error, Exception) else sqlite3.OperationalError("the transaction is gone"))
+
+
+class Briefly:
+    """Brief transactions on a file: one connection for all that write (`group`), and one for all that read."""
+
+    def __init__(self, path: Path, pragmas: Sequence[str]) -> None:
+        self._opened = partial(connect_briefly, path, pragmas)
+        self.group = GroupCommit(self._opened)
+        self._reader: LoopConnection | None = None
+        self._reading = asyncio.Lock()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[LoopConnection]:
+        """A transaction that reads: every statement sees one instant."""
+        async with self._reading:
+            reader = self._reader = self._reader or await self._opened()
+            try:
+                await reader.changed("BEGIN", ())  # inside: who is cancelled while it waits in the thread may begin
+                yield reader
+            finally:
+                await reader.rollback()
+
+    async def close(self) -> None:
+        """Close both, once what is to be committed is."""
+        await self.group.close()
+        if self._reader is not None:
+            self._reader.brief = False
+            await self._reader.close()
+            self._reader = None
+
+
+def _tell(members: list["asyncio.Future[None]"], error: Exception | None) -> None:
+    for member in members:
+        if member.done():  # its caller was cancelled
+            continue
+        if error is None:
+            member.set_result(None)
+        else:
+            member.set_exception(error)
