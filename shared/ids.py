@@ -32,10 +32,12 @@ def leaf_from_text(text: str) -> Leaf:
     return Leaf(leaf)
 
 
+@lru_cache(16384)
 def partition_of(key: bytes, partitions: int) -> int:
     """Partition of `key` among `partitions`, the same in every adapter and for ever.
 
-    blake2b with an 8-byte digest, read big-endian, modulo `partitions` (1..65536).
+    blake2b with an 8-byte digest, read big-endian, modulo `partitions` (1..65536). Who was here a moment ago mostly
+    comes again, so answers are remembered.
     """
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") % partitions
 

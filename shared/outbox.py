@@ -78,7 +78,7 @@ async def pending(connection: Connection, partitions: Collection[int], limit: in
     lite = is_sqlite(connection)
     each = limit if lite else -(-limit // max(1, len(partitions)))
     found = await fetch(connection, _OLDEST_SQLITE if lite else _OLDEST, sorted(partitions), each)
-    rows = [Pending(*row) for row in found]
+    rows = list(map(Pending._make, found))
     if lite:
         return rows, len(rows) < limit
     return rows, max(Counter(row.partition for row in rows).values(), default=0) < each

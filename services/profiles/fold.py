@@ -295,7 +295,7 @@ class Step:
     async def _write(self, transaction: Transaction, world: World, known: Collection[bytes]) -> None:
         outcome = world.outcome
         rows = world.mark_known(known)
-        shown, gone = world.listing()
+        shown, gone = world.listing(rows)
         for erasure in outcome.erasures:
             await transaction.note_erasure(erasure)
         for leaf, recorded_at, identity in outcome.blank_leaves:
@@ -352,7 +352,10 @@ def _counts(edge: EdgeRow, muted: Mapping[bytes, int]) -> bool:
 def _ties(fresh: Sequence[Fresh]) -> Iterator[Assertion]:
     """The automatic ties of touchpoints: each other identifier to the one the touchpoint belongs to."""
     for item in fresh:
-        owner, *others = item.touchpoint.leaves
+        leaves = item.touchpoint.leaves
+        if len(leaves) == 1:
+            continue  # nearly all of them
+        owner, *others = leaves
         for other in others:
             if other != owner:
                 at, identity = item.touchpoint.occurred_at, item.touchpoint.id

@@ -1,4 +1,4 @@
-"""Facts of the topic `touchpoints`: what one request brought, and commands. Ids and leaves are 16 bytes."""
+"""Facts of the topic `touchpoints`: what requests brought, and commands. Ids and leaves are 16 bytes."""
 
 from typing import Any, ClassVar
 
@@ -41,7 +41,10 @@ class Touchpoint(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TouchpointsRecorded(Fact, frozen=True, array_like=True):
-    """What one request brought to one partition: a shared envelope and its touchpoints, in order."""
+    """What one sender's requests of one moment brought to one partition: a shared envelope, touchpoints in order.
+
+    `received_at`: when the last of these requests came · `sent_at`: when all of them say they were sent; epoch ms.
+    """
 
     NAME: ClassVar[str] = "touchpoints.recorded"
     workspace: str

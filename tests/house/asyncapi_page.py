@@ -77,7 +77,10 @@ SAID_ON: Mapping[str, tuple[type[msgspec.Struct], ...]] = {
 SAID = (SegmentChangeEvent, ChurnAlertEvent, CustomerErasedEvent)
 
 ABOUT = {
-    TOUCHPOINTS: ("leaf", "What one request brought to one partition, and commands. Read by profiles."),
+    TOUCHPOINTS: (
+        "leaf",
+        "What a sender's requests of one moment brought to a partition, and commands. Read by profiles.",
+    ),
     PROFILE_CHANGES: ("customer", "Whole customer states with their versions, and markers. Read by scoring."),
     WATERMARKS: ("none", "How far profile-changes covers touchpoints: (partition, position, vector of times)."),
     TOUCHPOINTS_FAILED: ("source", "What the door refused inside a good batch, whole and sealed, with its reason."),

@@ -1,7 +1,6 @@
 """Packing: what one request brought becomes few records, one a partition, in order and below the log's bound."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -15,8 +14,6 @@ from shared.topics import FAILED_PARTITIONS
 
 FAILED_ITEM_BYTES_MAX = RECORD_BYTES_MAX // 2
 _CUT = f"; only its first {FAILED_ITEM_BYTES_MAX} bytes are kept"
-
-_partition_of = lru_cache(16384)(partition_of)  # who was here a moment ago mostly comes again
 
 Seal = Callable[[dict[int, dict[str, Any]]], Sealed]
 
@@ -43,7 +40,7 @@ def pack(
             links.append(Outgoing(partition_of(min(command.a, command.b), partitions), encode(command)))
             admitted = result.touchpoint
         if isinstance(admitted, Admitted):
-            partition = _partition_of(admitted.touchpoint.leaves[0], partitions)
+            partition = partition_of(admitted.touchpoint.leaves[0], partitions)
             groups.setdefault((partition, admitted.import_id), []).append(admitted)
     records: list[Outgoing] = []
     for (partition, import_id), group in groups.items():

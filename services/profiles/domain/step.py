@@ -128,10 +128,10 @@ class World:
             self._put(self._rows[leaf], known=True)
         return self.rows()
 
-    def listing(self) -> tuple[list[ListingRow], list[bytes]]:
-        """What customers are listed by, for each whose state changed; and the leaves that are no customers now."""
+    def listing(self, changed: Iterable[LeafRow]) -> tuple[list[ListingRow], list[bytes]]:
+        """What customers are listed by, for each of the `changed` rows; and the leaves that are no customers now."""
         shown, gone = [], []
-        for row in self.rows():
+        for row in changed:
             if row.root != row.leaf or row.erased:
                 before = self._before.get(row.leaf)
                 if before is not None and before.root == row.leaf:
@@ -349,7 +349,8 @@ class World:
         self.outcome.parcels.append(Parcel(PROFILE_CHANGES, partition, customer, value))
 
     def _departed_from(self, root: bytes) -> tuple[Departure, ...]:
-        return tuple(sorted(self._departed.get(root, ()), key=lambda gone: gone.leaf))
+        departed = self._departed.get(root)
+        return tuple(sorted(departed, key=lambda gone: gone.leaf)) if departed else ()
 
     def _places_of(self, root: bytes) -> tuple[Place, ...]:
         return tuple(Place(leaf, self._rows[leaf].moves) for leaf in sorted(self._members[root]))
