@@ -121,8 +121,8 @@ class GroupCommit:
             try:
                 await self._connection.commit()
             except Exception as error:
-                await self._connection.rollback()
                 _tell(members, error)
+                await self._connection.rollback()
             else:
                 _tell(members, None)
 
