@@ -44,8 +44,8 @@ _ARRAY_TYPES = {
 }  # fmt: skip
 
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "cache_size=-65536", "secure_delete=ON")
-"""The last one: what is deleted or freed is overwritten."""
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "cache_size=-16384", "secure_delete=ON")
+"""16 MiB of pages for each of some six connections; the last one: what is deleted or freed is overwritten."""
 
 Connection = AsyncConnection | LoopConnection
 """What statements run on: SQLAlchemy's connection, or SQLite's own in a brief transaction."""

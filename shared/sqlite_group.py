@@ -15,6 +15,8 @@ from typing import Any
 from shared.clock import SystemClock
 from shared.sqlite_connection import BEGIN_WRITING, LoopConnection, connect_briefly
 
+WRITERS_CACHE = "cache_size=-65536"
+"""64 MiB: what steps touch comes again."""
 OPEN_SECONDS = 0.010
 """A transaction older than this takes nobody in: a large commit would hold the event loop up."""
 
@@ -148,7 +150,7 @@ class Briefly:
 
     def __init__(self, path: Path, pragmas: Sequence[str]) -> None:
         self._opened = partial(connect_briefly, path, pragmas)
-        self.group = GroupCommit(self._opened)
+        self.group = GroupCommit(partial(connect_briefly, path, (*pragmas, WRITERS_CACHE)))
         self._reader: LoopConnection | None = None
         self._reading = asyncio.Lock()
 

@@ -16,7 +16,7 @@ from services.ingest.wire import Envelope
 from shared.errors import RaftarError, TooLarge, anew
 from shared.log.port import Outgoing
 
-ITEMS_AT_ONCE = 256
+ITEMS_A_TURN = 256
 """So many items are admitted before other work of the event loop gets a turn."""
 APPENDS_AT_ONCE = 2
 """While so many are on their way, what is admitted gathers for the next: the slower the log, the larger the appends."""
@@ -95,7 +95,7 @@ class Gathering:
             count += 1
             items += len(waiting.request.envelope.items)
             self._admit_one(waiting)
-            if items >= ITEMS_AT_ONCE:
+            if items >= ITEMS_A_TURN:
                 break
         del self._arrived[:count]
         self._asked = bool(self._arrived)
