@@ -127,6 +127,11 @@ class Access:
             return None
         return key if key.workspace in self.workspaces else None
 
+    @property
+    def first_workspace(self) -> str:
+        """The workspace that was defined first: its administrators run the house. "" while there is none."""
+        return next(iter(self.workspaces), "")
+
     def keys_of(self, workspace: str) -> list[Key]:
         """All keys of a workspace, revoked ones too, oldest first."""
         return sorted((k for k in self.keys.values() if k.workspace == workspace), key=lambda k: k.created_at)

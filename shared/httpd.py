@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.access import Access, Key, MissingScope
+from shared.access import ADMIN, Access, Key, MissingScope
 from shared.docs_page import add_docs
 from shared.errors import (
     Conflict,
@@ -283,6 +283,16 @@ class Auth:
             if found is None:
                 raise NotAllowed("send a secret key as `Authorization: Bearer rk_s_...`; it is missing or unknown")
             return found.require(scope)
+
+        return dependency
+
+    def needs_house(self) -> Callable[..., Awaitable[Key]]:
+        """As `needs(ADMIN)`, for what concerns every workspace: the key must be of the one that was made first."""
+
+        async def dependency(key: Key = Depends(self.needs(ADMIN))) -> Key:  # noqa: B008
+            if key.workspace != self._access().first_workspace:
+                raise MissingScope("this concerns the whole house: an administrator of its first workspace may do it")
+            return key
 
         return dependency
 

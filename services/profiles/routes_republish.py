@@ -10,7 +10,7 @@ from services.profiles import republish
 from services.profiles.republish import Republish, Republishing, progress
 from services.profiles.showing import moment
 from services.profiles.wire import Shown
-from shared.access import ADMIN, READ, Key
+from shared.access import READ, Key
 from shared.clock import Clock
 from shared.codec import encode
 from shared.database import Database
@@ -89,12 +89,12 @@ class RepublishDesk:
 
 
 def republish_routes(desk: RepublishDesk, auth: Auth) -> APIRouter:
-    """Republish. Asking needs the scope `admin`, looking `read`. It tells customers of every workspace."""
+    """Republish. It tells of every workspace: asking needs an administrator of the first one, looking `read`."""
     router = APIRouter(prefix="/v1/republish", tags=["republish"])
-    reader, admin = Depends(auth.needs(READ)), Depends(auth.needs(ADMIN))
+    reader, house = Depends(auth.needs(READ)), Depends(auth.needs_house())
 
     @router.post("", status_code=202, summary="Have every customer told again to profile-changes, then a marker.")
-    async def request(key: Annotated[Key, admin]) -> RepublishShown:
+    async def request(key: Annotated[Key, house]) -> RepublishShown:
         return await desk.request()
 
     @router.get("", summary="The republish asked for last.")

@@ -219,12 +219,12 @@ def _moment(at_ms: int) -> object:
 
 
 def rebuild_routes(desk: RebuildDesk, auth: Auth) -> APIRouter:
-    """The rebuild. Needs a secret key with the scope `admin`; it concerns the whole house."""
+    """The rebuild. Looking needs the scope `admin`, everything else an administrator of the house's first workspace."""
     router = APIRouter(prefix="/v1/rebuild", tags=["rebuild"])
-    admin = Depends(auth.needs(ADMIN))
+    admin, house = Depends(auth.needs(ADMIN)), Depends(auth.needs_house())
 
     @router.post("", status_code=202, summary="Begin a rebuild of decisions beside the live ones.")
-    async def begin(key: Annotated[Key, admin], wanted: RebuildWanted | None = None) -> RebuildShown:
+    async def begin(key: Annotated[Key, house], wanted: RebuildWanted | None = None) -> RebuildShown:
         return await desk.begin(key.workspace, wanted or RebuildWanted(switch_when_equal=False))
 
     @router.get("", summary="How far it is, who differs, what to do next.")
@@ -232,15 +232,15 @@ def rebuild_routes(desk: RebuildDesk, auth: Auth) -> APIRouter:
         return await desk.show(key.workspace)
 
     @router.post("/switch", status_code=202, summary="Put right who differs, in one transaction.")
-    async def switch(key: Annotated[Key, admin], wanted: SwitchWanted | None = None) -> RebuildShown:
+    async def switch(key: Annotated[Key, house], wanted: SwitchWanted | None = None) -> RebuildShown:
         return await desk.switch(key.workspace, wanted is not None and wanted.accept_differences)
 
     @router.post("/rollback", status_code=202, summary="Put back what the switch replaced and nobody changed since.")
-    async def roll_back(key: Annotated[Key, admin]) -> RebuildShown:
+    async def roll_back(key: Annotated[Key, house]) -> RebuildShown:
         return await desk.roll_back(key.workspace)
 
     @router.delete("", status_code=202, summary="Abandon it; after a switch, drop what was replaced.")
-    async def drop(key: Annotated[Key, admin]) -> RebuildShown:
+    async def drop(key: Annotated[Key, house]) -> RebuildShown:
         return await desk.drop(key.workspace)
 
     return router

@@ -127,6 +127,16 @@ async def test_what_differs_is_shown_of_ones_own_workspace_alone(home: House) ->
     assert '"phase":"none"' in await rebuilt(home, "--drop-previous", as_json=True)
 
 
+async def test_the_house_is_run_by_its_first_workspace(home: House) -> None:
+    """Administrators of another workspace see how it stands; what concerns everybody is not theirs to do."""
+    orders = [("POST", "/v1/rebuild"), ("POST", "/v1/rebuild/switch"), ("POST", "/v1/rebuild/rollback"),
+              ("DELETE", "/v1/rebuild"), ("POST", "/v1/republish")]  # fmt: skip
+    for method, path in orders:
+        answer = await home.client.request(method, path, headers={"authorization": f"Bearer {home.keys[RIVAL]}"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "missing_scope"), path
+    assert (await home.shown("/v1/rebuild", RIVAL))["phase"] == "none"
+
+
 async def verified(home: House, key: str = MAIN, **wanted: Any) -> Any:
     """The answer of a verification."""
     answer = await home.post("/v1/verify", wanted, key)

@@ -52,6 +52,8 @@ async def test_what_was_damaged_is_named_put_right_and_put_back(tmp_path: Path) 
         assert found["differing"]["features"]["due_at"] >= 1
         assert {one["customer_id"] for one in found["differing"]["examples"]} == {ana.text, ben.text}
         assert (await scoring.ask("GET", "/v1/rebuild", "rival"))[1]["differing"]["customers"] == 0
+        for method, path in (("POST", ""), ("POST", "/switch"), ("POST", "/rollback"), ("DELETE", "")):
+            assert (await scoring.ask(method, f"/v1/rebuild{path}", "rival"))[0] == 403, "not the first workspace"
         assert (await scoring.ask("POST", "/v1/rebuild"))[0] == 409
         assert (await scoring.ask("POST", "/v1/rebuild/switch"))[0] == 409
         assert (await scoring.ask("POST", "/v1/rebuild/rollback"))[0] == 409
