@@ -93,9 +93,19 @@ class Worker:
             await self._relay.passed()
 
     async def run(self) -> None:
-        """Fold until cancelled; then leave the group, so that others take over at once."""
-        await self._ownership.start()
-        self._identity = await self._log.identity(self.topic)
+        """Fold until cancelled; then leave the group, so that others take over at once.
+
+        Whatever ends it, also a log that is away before the first fold: who stays in the group keeps partitions that
+        nobody folds.
+        """
+        try:
+            await self._ownership.start()
+            self._identity = await self._log.identity(self.topic)
+            await self._work()
+        finally:
+            await self._ownership.close()
+
+    async def _work(self) -> None:
         relay = asyncio.create_task(self._relay.run()) if self._relay is not None else None
         self._relay_task = relay
         try:
@@ -106,7 +116,6 @@ class Worker:
             if relay is not None:
                 await _ended(relay)
             await self._drop(list(self.lanes.values()))
-            await self._ownership.close()
 
     async def turn(self, partition: int) -> bool:
         """Let one partition take its turn now (the watermark moved). False when it could not.

@@ -13,6 +13,7 @@ from services.profiles.failed import FailedProjection
 from services.profiles.store import SqlStore
 from shared.clock import SystemClock
 from shared.codec import encode
+from shared.errors import NotAccepting
 from shared.events import ImportStarted
 from shared.log.ownership import AllPartitions
 from shared.log.port import Batch, Outgoing, Topic
@@ -132,3 +133,32 @@ async def test_a_log_that_falls_silent_while_it_is_verified_is_asked_again(tmp_p
         async with working(log, store) as worker:
             await until(stands_at(worker, len(FACTS) + 1))
             assert (log.silences, worker.lanes[0].stopped) == (0, "")
+
+
+class Leaving(AllPartitions):
+    """An ownership that knows whether it is in its group."""
+
+    joined = False
+
+    async def start(self) -> None:
+        self.joined = True
+
+    async def close(self) -> None:
+        self.joined = False
+
+
+class Away(SqliteLog):
+    """A log whose cluster went away between the joining of its group and the first question."""
+
+    async def identity(self, topic: str) -> str:
+        raise NotAccepting("the cluster does not answer")
+
+
+async def test_a_worker_that_dies_before_its_first_fold_leaves_the_group(tmp_path: Path, store: SqlStore) -> None:
+    """Else the one that replaces it in the same process gets what is left, and the rest is nobody's for ever."""
+    log, ownership = Away(tmp_path / "log", SystemClock()), Leaving(1)
+    await log.ensure([Topic(TOUCHPOINTS_FAILED, 1)])
+    with pytest.raises(NotAccepting):
+        await Worker(log, ownership, FailedProjection(store), SystemClock(), None).run()
+    assert not ownership.joined
+    await log.close()
