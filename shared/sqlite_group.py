@@ -86,15 +86,18 @@ class GroupCommit:
                 self._connection = None
 
     async def _take_lock(self, alone: bool = False) -> None:
-        """The lock is given in the order it was asked for, so that asking again means waiting behind the commit."""
+        """The lock, with no transaction open that is old; `alone`: with none open at all."""
         if self._holder is asyncio.current_task():
             self._holder = None
         else:
             await self._lock.acquire()
-        while self._members and (alone or _clock.monotonic() - self._began > OPEN_SECONDS):
-            self._lock.release()
-            await asyncio.sleep(0)  # a committer made a moment ago does not wait for the lock yet
-            await self._lock.acquire()
+        if self._members and (alone or _clock.monotonic() - self._began > OPEN_SECONDS):
+            try:
+                # Whoever is cancelled meanwhile, the others hear of their commit; what comes next is queued behind it.
+                await asyncio.shield(self._commit())
+            except BaseException:
+                self._lock.release()
+                raise
 
     def _give_lock(self) -> None:
         self._holder = None
@@ -114,19 +117,22 @@ class GroupCommit:
         return self._members[-1]
 
     async def _commit_in_turn(self) -> None:
-        """A task of its own: whoever is cancelled, the others hear of their commit."""
+        """A task of its own, behind all who wait for the lock now: they join the transaction first."""
         async with self._lock:
             self._committer = None
-            members, self._members = self._members, []
-            if not members or self._connection is None:
-                return
-            try:
-                await self._connection.commit()
-            except Exception as error:
-                _tell(members, error)
-                await self._connection.rollback()
-            else:
-                _tell(members, None)
+            await self._commit()
+
+    async def _commit(self) -> None:
+        members, self._members = self._members, []
+        if not members or self._connection is None:
+            return
+        try:
+            await self._connection.commit()
+        except Exception as error:
+            _tell(members, error)
+            await self._connection.rollback()
+        else:
+            _tell(members, None)
 
     async def _take_back(self, connection: LoopConnection, error: BaseException) -> None:
         """Undo one member. Where SQLite itself gave the transaction up (a full disk), all of it is gone.

@@ -158,27 +158,51 @@ async def test_an_old_transaction_takes_nobody_in(
     assert len(commits) == 5
 
 
-@pytest.mark.parametrize("way", ["brief_transaction", "transaction"])
-async def test_who_comes_right_after_one_has_left_does_not_spin(
-    database: Database, way: str, monkeypatch: pytest.MonkeyPatch
+async def test_in_a_stream_of_brief_ones_another_connection_gets_its_turn(database: Database) -> None:
+    going, written = True, 0
+
+    async def stream() -> None:
+        nonlocal written
+        while going:
+            await write(database, 1)
+            written += 1
+
+    streams = [asyncio.create_task(stream()) for _ in range(16)]
+    await asyncio.sleep(0.05)
+    before = written
+    async with asyncio.timeout(5), database.transaction() as writing:
+        await execute(writing, "INSERT INTO thing VALUES (7)")
+    among = written - before
+    going = False
+    await asyncio.gather(*streams)
+    assert among <= 2 * len(streams), "it waited for those before it, not for those who came later"
+
+
+async def test_who_is_cancelled_while_it_commits_for_others_lets_them_hear(
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    commit, begun, go = LoopConnection.commit, asyncio.Event(), asyncio.Event()
+
+    async def held(connection: LoopConnection) -> None:
+        begun.set()
+        await go.wait()
+        await commit(connection)
+
     monkeypatch.setattr(sqlite_group, "OPEN_SECONDS", 0.0)
-    left = sqlite_group.GroupCommit._left
-    made: list[asyncio.Task[None]] = []
-
-    async def after() -> None:
-        async with getattr(database, way)() as writing:
-            await execute(writing, "INSERT INTO thing VALUES (2)")
-
-    def leave(group: sqlite_group.GroupCommit) -> "asyncio.Future[None]":
-        if not made:
-            made.append(asyncio.create_task(after()))  # it runs before the committer, and finds the lock free
-        return left(group)
-
-    monkeypatch.setattr(sqlite_group.GroupCommit, "_left", leave)
-    await write(database, 1)
-    await asyncio.wait_for(made[0], 5)
-    assert await numbers(database) == [1, 2]
+    monkeypatch.setattr(LoopConnection, "commit", held)
+    inside = asyncio.Event()
+    first = asyncio.create_task(write(database, 1, inside=inside))
+    await asyncio.sleep(0.02)
+    second = asyncio.create_task(write(database, 2))  # it finds an old transaction, and commits it
+    await asyncio.sleep(0.02)
+    inside.set()
+    await begun.wait()
+    second.cancel()
+    go.set()
+    await first
+    assert [isinstance(one, asyncio.CancelledError) for one in await outcomes(second)] == [True]
+    await write(database, 3)
+    assert await numbers(database) == [1, 3]
 
 
 @pytest.mark.parametrize("way", ["brief_transaction", "transaction"])
