@@ -145,7 +145,7 @@ class EventDoor:
     async def _take(self, route: Route, scope: Scope, receive: Receive, held: "_Held") -> bytes:
         headers = {name: value for name, value in scope["headers"] if name in _WANTED}
         body = await self._read(receive, held)
-        self._patience.check(waited_seconds(scope))
+        self._patience.check(max(waited_seconds(scope), self._intake.waited_seconds()))
         if body.startswith(wire.GZIP_MAGIC):  # a header that says gzip over a plain body is a proxy's leftover
             body = await self._inflated(body, held)
         envelope = self._envelope(route, body)

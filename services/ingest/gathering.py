@@ -37,10 +37,11 @@ Taken = tuple[list[Result], bool]
 
 
 class _Waiting(msgspec.Struct):
-    """A request to be admitted, or to be appended with its `results`."""
+    """A request to be admitted, or to be appended with its `results`. `since`: by the loop's clock."""
 
     request: Request
     answer: "asyncio.Future[Taken]"
+    since: float
     results: list[Result] = []
 
 
@@ -69,21 +70,28 @@ class Gathering:
         self._asked = False
         self._appending: set[asyncio.Task[None]] = set()
 
+    def waited_seconds(self) -> float:
+        """How long the first waits of those that are not on their way to the log; who comes now would wait longer."""
+        first = self._admitted or self._arrived
+        return asyncio.get_running_loop().time() - first[0].since if first else 0.0
+
     async def take(self, request: Request) -> Taken:
         """Admit the request with all others of this turn, and append what is simple (`is_simple`).
 
         Raises Retryable when the log took nothing or nobody knows.
         """
-        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(request, loop.create_future(), loop.time())
         self._arrived.append(waiting)
         if not self._asked:
             self._asked = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            loop.call_soon(self._turn)
         return await waiting.answer
 
     async def append(self, request: Request, results: list[Result]) -> None:
         """Append what was admitted already, and is simple, with the others. Raises as `take`."""
-        waiting = _Waiting(request, asyncio.get_running_loop().create_future(), results)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(request, loop.create_future(), loop.time(), results)
         self._admitted.append(waiting)
         self._append_admitted()
         await waiting.answer

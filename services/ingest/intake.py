@@ -64,6 +64,10 @@ class Intake:
         self._gathering = Gathering(self._admit, partial(self._append, TOUCHPOINTS), senders, partitions)
         self._counts, self._health, self._patience = counts, health, patience
 
+    def waited_seconds(self) -> float:
+        """How long others wait already (`Gathering.waited_seconds`)."""
+        return self._gathering.waited_seconds()
+
     async def take(self, request: Request) -> Sequence[Result]:
         """One result an item; everything accepted is durable, everything refused inside a batch is kept, sealed.
 

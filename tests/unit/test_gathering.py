@@ -133,6 +133,20 @@ async def test_while_the_log_is_busy_what_comes_gathers() -> None:
     assert sum(len(fact.touchpoints) for fact in door.facts()) == 6
 
 
+async def test_how_long_the_first_waits_is_told_to_those_who_come() -> None:
+    door = Door()
+    assert door.gathering.waited_seconds() == 0
+    door.open.clear()
+    tasks = []
+    for number in range(APPENDS_AT_ONCE + 2):
+        tasks += door.take(request(visit(number)))
+        await asyncio.sleep(0.02)
+    assert 0.02 <= door.gathering.waited_seconds() < 5
+    door.open.set()
+    await asyncio.gather(*tasks)
+    assert door.gathering.waited_seconds() == 0
+
+
 async def test_whoever_makes_a_record_too_large_is_told_alone() -> None:
     door = Door()
     huge = visit(1, properties={"text": "x"})
