@@ -136,12 +136,11 @@ class Gathering:
     async def _append_group(self, group: Sequence[_Waiting]) -> None:
         try:
             await self._append(self._records(group))
-        except TooLarge as error:
-            if len(group) == 1:
-                _fail(group[0], error)
-            for waiting in group if len(group) > 1 else ():  # one of them makes a record that no log takes
-                await self._append_group([waiting])
         except Exception as error:
+            if isinstance(error, TooLarge) and len(group) > 1:  # one of them makes a record that no log takes
+                for waiting in group:
+                    await self._append_group([waiting])
+                return
             for waiting in group:
                 _fail(waiting, error)
         else:

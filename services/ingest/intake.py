@@ -77,11 +77,11 @@ class Intake:
         if len(request.envelope.items) <= ITEMS_AT_ONCE:
             results, appended = await self._gathering.take(request)
         else:
-            results, appended = await self._admit_in_turns(request), False
+            results = await self._admit_in_turns(request)
+            appended = is_simple(results)
+            if appended:
+                await self._gathering.append(request, results)
         if appended:
-            self._counts.accepted += len(results)
-        elif is_simple(results):
-            await self._gathering.append(request, results)
             self._counts.accepted += len(results)
         else:
             await self._keep(request, results)
@@ -154,9 +154,6 @@ class Intake:
         """What to append where, after a last look at the imports; refusals it adds are put into `results` too."""
         found = _Sorted([], [], set())
         for index, result in enumerate(results):
-            if type(result) is Admitted and result.deduplicable and not result.import_id:
-                found.accepted.append(result)  # nearly all of them
-                continue
             touchpoint = result.touchpoint if type(result) is AdmittedLink else result
             if type(touchpoint) is Admitted and touchpoint.import_id:
                 reason = self._imports.why_not(request.sender.workspace, touchpoint.import_id)

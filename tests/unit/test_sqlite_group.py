@@ -70,6 +70,22 @@ async def test_alone_is_committed_at_once(database: Database, commits: Counted) 
     assert len(commits) == 3
 
 
+async def test_who_comes_first_needs_no_savepoint(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    changed = LoopConnection.changed
+
+    async def listening(connection: LoopConnection, statement: str, values: Any) -> int:
+        said.append(statement.split()[0])
+        return await changed(connection, statement, values)
+
+    monkeypatch.setattr(LoopConnection, "changed", listening)
+    await write(database, 1)
+    assert said == ["BEGIN", "INSERT"]
+    said.clear()
+    await asyncio.gather(write(database, 2), write(database, 3))
+    assert said == ["BEGIN", "INSERT", "SAVEPOINT", "INSERT", "RELEASE"]
+
+
 async def test_nobody_hears_before_the_commit(database: Database) -> None:
     inside = asyncio.Event()
     first = asyncio.create_task(write(database, 1))

@@ -1,4 +1,4 @@
-"""Packing: what one request brought becomes few records, one a partition, in order and below the log's bound."""
+"""Packing: what requests of one sender brought becomes few records, one a partition, in order and below the bound."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType

@@ -30,6 +30,3 @@ class Remembered(Generic[T]):
             self._young[key] = made
             self._weight += weight
         return made
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
