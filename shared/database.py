@@ -5,6 +5,7 @@ A service owns one SQLite file or one PostgreSQL schema. `transaction()` is the 
 time. `snapshot()` is a read in which every statement sees the same instant.
 """
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from shared.ending import is_being_cancelled
 from shared.errors import Retryable
 from shared.sqlite_connection import BEGIN_WRITING, BUSY_MS, LoopConnection, connect, with_marks
 from shared.sqlite_group import Briefly
@@ -186,6 +188,8 @@ def _away() -> Iterator[None]:
         yield
     except Exception as error:
         if is_away(error):
+            if is_being_cancelled():  # the cancelling met the driver, and came out as an error of its own
+                raise asyncio.CancelledError from error
             raise Away(f"the database does not answer now ({type(error).__name__}); try again") from error
         raise
 

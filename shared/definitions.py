@@ -9,6 +9,7 @@ import structlog
 from shared.access import Access, Workspace
 from shared.clock import Clock
 from shared.codec import Unknown, decode
+from shared.ending import ended
 from shared.errors import RaftarError, Retryable, Stopped
 from shared.events import Fact
 from shared.log.port import Log
@@ -68,8 +69,7 @@ class DefinitionsFeed:
         task, self._task = self._task, None
         if task is None:
             return
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended([task])
         await self._source.release(DEFINITIONS, 0)
 
     def age_seconds(self) -> float:

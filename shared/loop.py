@@ -18,6 +18,7 @@ import structlog
 
 from shared.checkpoint import NEVER, Claim
 from shared.clock import Clock
+from shared.ending import ended
 from shared.errors import Fenced, LogMismatch, NotAccepting, Stopped
 from shared.lane import Lane, Tally, named
 from shared.log.port import Batch, Log, Ownership
@@ -26,7 +27,6 @@ from shared.topics import PROFILE_CHANGES
 
 READ_WAIT_SECONDS = 0.5
 PAUSE_SECONDS_MAX = 5.0
-CANCEL_AGAIN_SECONDS = 10.0
 
 _RESTORE = "restore the log that belongs to this database, or rebuild the projection"
 
@@ -114,7 +114,7 @@ class Worker:
                 await asyncio.sleep(0.05)
         finally:
             if relay is not None:
-                await _ended(relay)
+                await ended([relay])
             await self._drop(list(self.lanes.values()))
 
     async def turn(self, partition: int) -> bool:
@@ -147,7 +147,7 @@ class Worker:
         for lane in lanes:
             self.lanes.pop(lane.partition, None)
             if lane.task is not None:
-                await _ended(lane.task)
+                await ended([lane.task])
             await self._log.release(self.topic, lane.partition)
 
     async def _lane(self, lane: Lane) -> None:
@@ -252,10 +252,3 @@ class Worker:
 
 def _place(claim: Claim) -> str:
     return f"{claim.topic}/{claim.partition}"
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait until it has cleaned up; again, should the cancelling have met what loses it."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)

@@ -20,6 +20,7 @@ from services.ingest.senders import Secrets, Senders
 from services.ingest.settings import IngestSettings
 from shared.clock import Clock, SystemClock
 from shared.definitions import DefinitionsFeed
+from shared.ending import ended
 from shared.httpd import Auth, Checks, Guarded, HouseApp, Life, new_app
 from shared.keyring import Keyring
 from shared.log.port import Log
@@ -78,8 +79,7 @@ def build(
             try:
                 yield
             finally:
-                closer.cancel()
-                await asyncio.gather(closer, return_exceptions=True)
+                await ended([closer])
                 await feed.close()
         finally:
             if owns_log:

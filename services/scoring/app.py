@@ -32,6 +32,7 @@ from shared.clock import Clock, SystemClock
 from shared.crew import Keeper, Watch
 from shared.database import DATABASE_ERRORS, Away, Database, fetch, open_database
 from shared.definitions import DefinitionsFeed
+from shared.ending import ended
 from shared.errors import Stopped
 from shared.httpd import Auth, Checks, HouseApp, Life, finish, new_app
 from shared.lane import named
@@ -118,9 +119,7 @@ def build(
             try:
                 yield
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await ended(tasks)
                 await asyncio.gather(feed.close(), past.profiles.close())
         finally:
             if owns_stores:

@@ -33,6 +33,7 @@ from services.scoring.fit_runs import (
 from services.scoring.rulebook import Rulebook
 from shared.clock import Clock
 from shared.definitions import DefinitionsFeed
+from shared.ending import ended
 from shared.errors import Conflict, RaftarError, Retryable
 from shared.events import ImportClosed, ImportStarted
 from shared.lane import named
@@ -115,9 +116,7 @@ class Fits:
                         _log.warning("the schedule of fits stumbled", workspace=workspace, error=named(error))
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await ended(self._tasks)
 
     async def look(self, workspace: str) -> Run | None:
         """Begin a run when the schedule says so; the first time counts from when the workspace was first seen."""

@@ -13,6 +13,7 @@ from services.scoring.domain.watermark import Heard
 from shared.clock import Clock
 from shared.codec import decode
 from shared.crew import Keeper
+from shared.ending import ended
 from shared.errors import OutOfRange, Poison, Stopped
 from shared.events import WatermarkStated
 from shared.lane import named
@@ -52,10 +53,7 @@ class Hearing:
                     _log.warning("watermarks cannot be read now", error=named(error))
                     await asyncio.sleep(PAUSE_SECONDS)
         finally:
-            turns = list(self._turns.values())
-            for task in turns:
-                task.cancel()
-            await asyncio.gather(*turns, return_exceptions=True)
+            await ended(self._turns.values())
 
     def lags(self) -> dict[int, float]:
         """Owned partition → seconds between now and its watermark; without those that heard none yet."""

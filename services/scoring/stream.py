@@ -9,6 +9,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from services.scoring.tail import Gap, Listener, Said, Told
+from shared.ending import ended
 from shared.errors import Retryable
 from shared.httpd import Life
 from shared.lane import named
@@ -65,9 +66,7 @@ class EventStream(Response):
             self._streams.open -= 1
             self._streams.fell_behind += self._listener.fell_behind
             self._listener.close()
-            for task in ends:
-                task.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
+            await ended(ends)
         await self._end(telling, scope, send)
 
     async def _tell(self, send: Send) -> None:
