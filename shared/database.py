@@ -89,12 +89,12 @@ class Database:
             async with self._briefly.group.transaction() as brief:
                 yield brief
 
-    def turn(self) -> AbstractAsyncContextManager[bool]:
+    def turn(self) -> AbstractAsyncContextManager[None]:
         """The turn to write, where one writes after another: taken over by this task's next brief transaction inside.
 
-        Yields whether others were first, so that there is more to do by now. False at once on PostgreSQL.
+        Whoever collects its work after it got the turn has what came in meanwhile, too.
         """
-        return nullcontext(enter_result=False) if self._briefly is None else self._briefly.group.turn()
+        return nullcontext() if self._briefly is None else self._briefly.group.turn()
 
     def _alone(self) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self._briefly is None else self._briefly.group.alone()

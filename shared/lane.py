@@ -1,15 +1,19 @@
-"""A lane: one partition in a worker's hands, its claim and its lock; and what a worker counts."""
+"""A lane: one partition in a worker's hands, its claim and its lock; what it brings to a step, what a worker counts."""
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from shared.checkpoint import Claim
 from shared.errors import Fenced
+from shared.log.port import Batch
 
-BATCH_RECORDS_MAX = 500
-STEP_SECONDS_MAX = 1.0
-"""A step that takes longer is made smaller: it must stay far below the database's time-outs, and the wait for customers
-who are locked counts."""
+
+class Part(NamedTuple):
+    """What one partition brings to a step: the claim that stands, and the batch read from its position on."""
+
+    claim: Claim
+    batch: Batch
 
 
 @dataclass(slots=True)
@@ -23,23 +27,10 @@ class Lane:
     relayed_to: int = 0
     probe: tuple[int, int] | None = None  # (our clock before, the end then asked for)
     stopped: str = ""  # why it must not go on until a person acts
-    records_max: int = BATCH_RECORDS_MAX  # of a batch, which must fit the database's time-outs
 
     def appended_to(self, end: int) -> None:
         """Everything relayed to its partition of profile-changes so far lies before `end`."""
         self.relayed_to = max(self.relayed_to, end)
-
-    def failed(self) -> None:
-        """A step did not get through: try less at once."""
-        self.claim = None
-        self.records_max = max(1, self.records_max // 4)
-
-    def folded(self, records: int, seconds: float) -> None:
-        """A step of so many records got through: less at once where it was slow, more where there was time for more."""
-        if seconds > STEP_SECONDS_MAX:
-            self.records_max = max(1, min(self.records_max, records) // 2)
-        elif seconds < STEP_SECONDS_MAX / 4:
-            self.records_max = min(BATCH_RECORDS_MAX, self.records_max * 2)
 
     def held(self) -> Claim:
         """The claim; Fenced when it was lost."""

@@ -1,15 +1,14 @@
 """The one loop of every folding service: read → step (one transaction) → relay the outbox.
 
-A `Worker` runs one lane per partition it owns; a lane folds and takes its turns under one lock, so folds, timers and
-frontier of a partition never overlap; the relay goes on beside them, under the lanes' epochs. Whoever is refused by the
-database (`Fenced`) forgets its claim, waits a random moment and acquires again if the partition is still assigned to
-it. Nothing here decides anything.
+A `Worker` runs one lane per partition it owns; what lanes have read goes into one step (`stepping`). A lane folds and
+takes its turns under one lock, so folds, timers and frontier of a partition never overlap; the relay goes on beside
+them, under the lanes' epochs. Whoever is refused by the database (`Fenced`) forgets its claim, waits a random moment
+and acquires again if the partition is still assigned to it. Nothing here decides anything.
 """
 
 import asyncio
 import random
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Protocol
 from zlib import crc32
@@ -21,8 +20,9 @@ from shared.clock import Clock
 from shared.ending import ended
 from shared.errors import Fenced, LogMismatch, NotAccepting, Stopped
 from shared.lane import Lane, Tally, named
-from shared.log.port import Batch, Log, Ownership
+from shared.log.port import Log, Ownership
 from shared.relay import Relay, Relaying, RelayStore
+from shared.stepping import Folding, Stepping, Turns
 from shared.topics import PROFILE_CHANGES
 
 READ_WAIT_SECONDS = 0.5
@@ -33,17 +33,14 @@ _RESTORE = "restore the log that belongs to this database, or rebuild the projec
 _log = structlog.get_logger()
 
 
-class ProjectionStore(RelayStore, Protocol):
+class ProjectionStore(RelayStore, Turns, Protocol):
     """A folding service's database, as far as the loop knows it."""
-
-    def turn(self) -> AbstractAsyncContextManager[bool]:
-        """The turn to write, where one writes after another (`Database.turn`); whether others were first."""
 
     async def acquire(self, topic: str, partition: int, log_identity: str) -> Claim:
         """Become the owner of a partition (`checkpoint.acquire`)."""
 
 
-class Projection(Protocol):
+class Projection(Folding, Protocol):
     """What one topic is folded into."""
 
     @property
@@ -52,11 +49,11 @@ class Projection(Protocol):
     @property
     def store(self) -> ProjectionStore: ...
 
-    async def fold(self, claim: Claim, batch: Batch) -> Claim:
-        """Fold a batch in one transaction; returns the moved claim. Raises Fenced, Stopped."""
-
     async def turn(self, claim: Claim) -> Claim:
-        """Take what is due without a new record (timers). Called after folds and when asked for."""
+        """Take what is due without a new record (timers). Called after folds and when asked for.
+
+        Raises Fenced, and Stopped where the partition must not go on.
+        """
 
 
 class Worker:
@@ -69,6 +66,7 @@ class Worker:
         self.tally = Tally()
         self._log, self._ownership, self._projection, self._clock = log, ownership, projection, clock
         self._states_watermarks = relaying is not None and relaying.states_watermarks
+        self._steps = Stepping(projection, projection.store, clock)
         self._identity = ""
         self._relay_task: asyncio.Task[None] | None = None
         self._relay = (
@@ -106,16 +104,19 @@ class Worker:
             await self._ownership.close()
 
     async def _work(self) -> None:
+        steps = asyncio.create_task(self._steps.run())
         relay = asyncio.create_task(self._relay.run()) if self._relay is not None else None
         self._relay_task = relay
         try:
-            while True:
+            while not steps.done():
                 await self._follow_assignment()
                 await asyncio.sleep(0.05)
+            await steps  # it ends by an error only
         finally:
             if relay is not None:
                 await ended([relay])
             await self._drop(list(self.lanes.values()))
+            await ended([steps])
 
     async def turn(self, partition: int) -> bool:
         """Let one partition take its turn now (the watermark moved). False when it could not.
@@ -166,7 +167,7 @@ class Worker:
                 _log.error("partition stopped", topic=self.topic, partition=lane.partition, why=str(error))
                 return
             except Exception as error:
-                lane.failed()
+                lane.claim = None
                 self.tally.failures += 1
                 pause = min(PAUSE_SECONDS_MAX, pause * 2)
                 _log.warning("lane paused", topic=self.topic, partition=lane.partition, error=named(error))
@@ -214,36 +215,23 @@ class Worker:
         while True:
             position = lane.held().position
             batch = await self._log.read(
-                self.topic, lane.partition, position, records_max=lane.records_max, wait_seconds=READ_WAIT_SECONDS
+                self.topic,
+                lane.partition,
+                position,
+                records_max=self._steps.records_max,
+                wait_seconds=READ_WAIT_SECONDS,
             )
             if batch.next_position == position:
                 lane.held()
                 continue
             if self._relay is not None:
                 await self._relay.level()
-            batch = await self._fold_in_turn(lane, batch)
+            async with lane.lock:
+                lane.claim = await self._steps.fold(lane.held(), batch)
+                lane.claim = await self._projection.turn(lane.claim)
             self.tally.folded_records += len(batch.records)
             self.wake()
             self._ownership.progress(self.topic, {lane.partition: batch.next_position})
-
-    async def _fold_in_turn(self, lane: Lane, batch: Batch) -> Batch:
-        """Fold; where the database writes one after another, in turn and with all that came in meanwhile."""
-        async with lane.lock, self._projection.store.turn() as waited:
-            return await self._fold(lane, await self._filled(lane, batch) if waited else batch)
-
-    async def _fold(self, lane: Lane, batch: Batch) -> Batch:
-        began = self._clock.monotonic()
-        lane.claim = await self._projection.fold(lane.held(), batch)
-        lane.folded(len(batch.records), self._clock.monotonic() - began)
-        lane.claim = await self._projection.turn(lane.claim)
-        return batch
-
-    async def _filled(self, lane: Lane, batch: Batch) -> Batch:
-        room = lane.records_max - len(batch.records)
-        if room <= 0:
-            return batch
-        more = await self._log.read(self.topic, lane.partition, batch.next_position, records_max=room)
-        return Batch((*batch.records, *more.records), more.next_position)
 
     async def _take_turn(self, lane: Lane) -> None:
         async with lane.lock:

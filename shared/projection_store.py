@@ -14,7 +14,12 @@ class SqlProjectionStore:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def turn(self) -> AbstractAsyncContextManager[bool]:
+    @property
+    def steps_at_once(self) -> int:
+        """SQLite has one writer; on PostgreSQL one step is computed while another waits for its answer."""
+        return 1 if self.database.is_sqlite else 2
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
         """The turn to write (`Database.turn`)."""
         return self.database.turn()
 

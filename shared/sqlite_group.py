@@ -1,8 +1,8 @@
 """Group commit: brief transactions of one SQLite file that wait for each other share one commit.
 
 Who joins does so in a savepoint: what fails is taken back alone, and who left well hears of the common commit. A commit
-flushes, and where sixteen partitions fold small batches it was the largest part of each step. Who comes first needs no
-savepoint, for which SQLite copies each page before it changes: a large step is first, and alone.
+flushes, and where several topics are folded and relayed in small steps it is the largest part of each. Who comes first
+needs no savepoint, for which SQLite copies each page before it changes: a large step is first, and alone.
 """
 
 import asyncio
@@ -37,16 +37,12 @@ class GroupCommit:
         self._committer: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[bool]:
-        """Wait for the turn to write; this task's first transaction inside takes it over, and gives it on at its end.
-
-        Yields whether others were first.
-        """
-        waited = self._lock.locked()
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the turn to write; this task's first transaction inside takes it over and gives it on at its end."""
         await self._take_lock()
         self._holder = task = asyncio.current_task()
         try:
-            yield waited
+            yield
         finally:
             if self._holder is task:
                 self._give_lock()

@@ -20,6 +20,7 @@ from shared import checkpoint
 from shared.checkpoint import Claim
 from shared.database import Connection, fetch, insert_rows, is_sqlite
 from shared.errors import Poison
+from shared.lane import Part
 from shared.log.port import Batch
 
 _LATER_STAGE = ", ".join(
@@ -56,10 +57,34 @@ class DecisionsProjection:
     topic: str
     tally: DecisionTally = field(default_factory=DecisionTally)
 
-    async def fold(self, claim: Claim, batch: Batch) -> Claim:
-        """Fold a batch in one transaction; what is no decision is parked. Raises Fenced."""
-        found = Decisions()
+    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
+        """Fold batches of several partitions in one transaction; what is no decision is parked. Raises Fenced."""
         parked: list[ParkedRow] = []
+        read = [(claim, batch, self._decided(claim, batch, parked)) for claim, batch in parts]
+        async with self.store.database.brief_transaction() as connection:
+            moved = [
+                await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
+                for claim, batch in parts
+            ]
+            for partition in sorted(claim.partition for claim, _ in parts):
+                await see_customers(connection, partition)
+            for claim, _, found in read:
+                for customer, one in sorted(found.forgotten.items()):
+                    await forget(connection, claim.topic, claim.partition, one, found.taken_back[customer])
+            standings = holding_standings(row for _, _, found in read for row in found.standings)
+            alerts = holding_alerts(row for _, _, found in read for row in found.alerts)
+            await _keep(connection, standings, alerts, [row for _, _, found in read for row in found.said])
+            await SqlTransaction(connection, self.store.database.is_sqlite).park(parked)
+        self.tally.records += sum(len(batch.records) for _, batch in parts)
+        self.tally.parked += len(parked)
+        return moved
+
+    async def turn(self, claim: Claim) -> Claim:
+        """Nothing is due here."""
+        return claim
+
+    def _decided(self, claim: Claim, batch: Batch, parked: list[ParkedRow]) -> Decisions:
+        found = Decisions()
         for record in batch.records:
             try:
                 decided = decided_of(record.value)
@@ -76,20 +101,7 @@ class DecisionsProjection:
             found.alerts += [decided.alert] if decided.alert else []
             row = transition_of(decided, claim.topic, claim.partition, record.position, recorded_at)
             found.said += [row] if row else []
-        async with self.store.database.brief_transaction() as connection:
-            moved = await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
-            await see_customers(connection, claim.partition)
-            for customer, one in sorted(found.forgotten.items()):
-                await forget(connection, claim.topic, claim.partition, one, found.taken_back[customer])
-            await _keep(connection, holding_standings(found.standings), holding_alerts(found.alerts), found.said)
-            await SqlTransaction(connection, self.store.database.is_sqlite).park(parked)
-        self.tally.records += len(batch.records)
-        self.tally.parked += len(parked)
-        return moved
-
-    async def turn(self, claim: Claim) -> Claim:
-        """Nothing is due here."""
-        return claim
+        return found
 
 
 async def list_stages(connection: Connection, customers: Sequence[bytes]) -> None:

@@ -17,7 +17,7 @@ from shared.database import execute, insert_rows
 from shared.errors import Poison
 from shared.events import Sealed, TouchpointFailed, TouchpointFailureClosed
 from shared.ids import partition_of
-from shared.log.port import Batch
+from shared.lane import Part
 from shared.topics import DAY_MS, FAILED_PARTITIONS, TOUCHPOINTS_FAILED
 
 KEPT_MS = 30 * DAY_MS
@@ -69,21 +69,25 @@ class FailedProjection:
     tally: FailedTally = field(default_factory=FailedTally)
     topic: str = TOUCHPOINTS_FAILED
 
-    async def fold(self, claim: Claim, batch: Batch) -> Claim:
-        """Fold a batch in one transaction. Raises Fenced, NewerVersion."""
+    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
+        """Fold batches of several partitions in one transaction. Raises Fenced, NewerVersion."""
         facts: list[TouchpointFailed | TouchpointFailureClosed] = []
         parked: list[ParkedRow] = []
-        for record in batch.records:
-            try:
-                fact = decode(record.value)
-            except Poison as error:
-                at = (claim.topic, claim.partition, record.position, -1)
-                parked.append(ParkedRow(*at, "", "", str(error), record.value, record.recorded_at))
-                continue
-            if isinstance(fact, TouchpointFailed | TouchpointFailureClosed):
-                facts.append(fact)
+        for claim, batch in parts:
+            for record in batch.records:
+                try:
+                    fact = decode(record.value)
+                except Poison as error:
+                    at = (claim.topic, claim.partition, record.position, -1)
+                    parked.append(ParkedRow(*at, "", "", str(error), record.value, record.recorded_at))
+                    continue
+                if isinstance(fact, TouchpointFailed | TouchpointFailureClosed):
+                    facts.append(fact)
         async with self.store.database.transaction() as connection:
-            moved = await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
+            moved = [
+                await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
+                for claim, batch in parts
+            ]
             kept = await keep_failed(connection, [fact for fact in facts if isinstance(fact, TouchpointFailed)])
             await _close(connection, [fact for fact in facts if isinstance(fact, TouchpointFailureClosed)])
             await SqlTransaction(connection, self.store.database.is_sqlite).park(parked)

@@ -1,4 +1,4 @@
-"""The profiles step: one batch of touchpoints, one transaction (design §5-§7).
+"""The profiles step: what partitions bring of touchpoints, in one transaction (design §5-§7).
 
 The shell of `domain.step`: it decodes, asks the database which touchpoints are new, locks what the World needs, and
 writes what the World says. It decides nothing itself.
@@ -38,7 +38,8 @@ from shared.events import (
     TouchpointsRecorded,
 )
 from shared.ids import dedup_scope
-from shared.log.port import Batch, Record
+from shared.lane import Part
+from shared.log.port import Batch
 from shared.topics import TOUCHPOINTS
 
 ATTEMPTS_MAX = 100
@@ -78,27 +79,35 @@ class TouchpointsProjection:
     noted: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
     async def fold(self, claim: Claim, batch: Batch) -> Claim:
-        """Fold a batch; returns the moved claim. Raises Fenced, Stopped."""
-        logged, parked, records, next_position = self._decoded(claim, batch)
-        streak = msgspec.structs.replace(self.streaks.get(claim.partition, Streak()))
-        step = Step(self, claim, streak)
-        runs = [step.rowed(run) for run in _runs(logged)]
+        """Fold a batch of one partition; returns the moved claim. Raises Fenced, Stopped."""
+        [moved] = await self.fold_together([Part(claim, batch)])
+        return await self.turn(moved)
+
+    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
+        """Fold batches of several partitions in one transaction; returns the moved claims. Raises Fenced, Stopped."""
+        read = [self._decoded(claim, batch) for claim, batch in parts]
+        step = Step(self, {claim.partition: self._streak(claim.partition) for claim, _ in parts})
+        runs = [step.rowed(run) for run in _runs([logged for one in read for logged in one.logged])]
+        parked = [row for one in read for row in one.parked]
         async with self.store.transaction() as transaction:
-            moved = await transaction.move(claim, claim.past(records, next_position))
+            moved = [await transaction.move(part.claim, one.moved) for part, one in zip(parts, read, strict=True)]
             for run in runs:
                 await step.fold(transaction, run)
             await transaction.park([*parked, *step.parked])
-        self.streaks[claim.partition] = streak
+        self.streaks |= step.streaks
         self.noted.update((use[:3], use.last_at) for use in step.uses)
         self._count(step.tally, len(parked))
-        streak.check()
         return moved
 
     async def turn(self, claim: Claim) -> Claim:
-        """Profiles have no timers."""
+        """Profiles have no timers; a partition in which nothing can be folded any more stops. Raises Stopped."""
+        self._streak(claim.partition).check()
         return claim
 
-    def _decoded(self, claim: Claim, batch: Batch) -> tuple[list[Logged], list[ParkedRow], Sequence[Record], int]:
+    def _streak(self, partition: int) -> Streak:
+        return msgspec.structs.replace(self.streaks.get(partition, Streak()))
+
+    def _decoded(self, claim: Claim, batch: Batch) -> "Read":
         """Facts of the batch up to the first one this code is too old for; that one stops the partition when first."""
         logged: list[Logged] = []
         parked: list[ParkedRow] = []
@@ -114,17 +123,25 @@ class TouchpointsProjection:
             except NewerVersion:
                 if index == 0:
                     raise
-                return logged, parked, batch.records[:index], record.position
+                return Read(logged, parked, claim.past(batch.records[:index], record.position))
             if isinstance(fact, Unknown):
                 self.tally.unknown += 1
             else:
-                logged.append(Logged(record, recorded_at, fact))
-        return logged, parked, batch.records, batch.next_position
+                logged.append(Logged(claim.partition, record, recorded_at, fact))
+        return Read(logged, parked, claim.past(batch.records, batch.next_position))
 
     def _count(self, seen: Tally, records_parked: int) -> None:
         for name in Tally.__slots__:
             setattr(self.tally, name, getattr(self.tally, name) + getattr(seen, name))
         self.tally.parked += records_parked
+
+
+class Read(NamedTuple):
+    """What was read of a partition: its facts, what is none, and the claim once they are folded."""
+
+    logged: list[Logged]
+    parked: list[ParkedRow]
+    moved: Claim
 
 
 class Run(NamedTuple):
@@ -136,13 +153,14 @@ class Run(NamedTuple):
 
 
 class Step:
-    """One transaction's work on one claim."""
+    """One transaction's work. `streaks`: of its partitions, as they are before and after."""
 
-    def __init__(self, projection: TouchpointsProjection, claim: Claim, streak: Streak) -> None:
+    def __init__(self, projection: TouchpointsProjection, streaks: dict[int, Streak]) -> None:
         self.tally = Tally()
         self.parked: list[ParkedRow] = []
         self.uses: list[SealingUse] = []
-        self._projection, self._claim, self._streak = projection, claim, streak
+        self.streaks = streaks
+        self._projection = projection
 
     def rowed(self, run: Sequence[Logged]) -> Run:
         """A run with its rows, made before the transaction begins: other lanes have the database meanwhile."""
@@ -153,7 +171,7 @@ class Step:
                 break  # a command stands alone in its run
             mine = []
             for place, touchpoint in enumerate(fact.touchpoints):
-                if (self._claim.partition, logged.record.position, place) in self._projection.skipped:
+                if (logged.partition, logged.record.position, place) in self._projection.skipped:
                     continue
                 key = (touchpoint.day, touchpoint.id, dedup_scope(fact.workspace, fact.source, touchpoint.leaves[0]))
                 self.tally.touchpoints += 1
@@ -183,20 +201,19 @@ class Step:
             return
         leaves = {leaf: one.fact.workspace for one in told for item in one.fresh for leaf in item.touchpoint.leaves}
         ties = [said for one in told for said in one.said]
-        streak = self._streak
 
         def tell(world: World) -> None:
-            trial = msgspec.structs.replace(streak)
+            trial = {partition: msgspec.structs.replace(streak) for partition, streak in self.streaks.items()}
             world.preview(ties)
             for one in told:
-                at = (self._claim.topic, self._claim.partition, one.logged.record.position)
-                world.record(one.fact, one.fresh, one.said, one.logged.recorded_at, at, trial)
-            streak.failures, streak.sources = trial.failures, trial.sources
+                at = (TOUCHPOINTS, one.logged.partition, one.logged.record.position)
+                world.record(one.fact, one.fresh, one.said, one.logged.recorded_at, at, trial[one.logged.partition])
+            self.streaks = trial
 
         world, rows = await self._world(transaction, leaves, [said.pair for said in ties], tell)
         outcome, opened = world.outcome, self._projection.open_sealed
         void = {*outcome.unseen, *outcome.blanked}
-        kept = await keep_personal(transaction, opened, self._claim, told, rows, void)
+        kept = await keep_personal(transaction, opened, told, rows, void)
         self.parked += kept.parked
         await self._note_sealing(transaction, told)
         await self._write(transaction, world, kept.known)
@@ -226,7 +243,7 @@ class Step:
             *key,
             fact.workspace,
             touchpoint.leaves[0],
-            self._claim.partition,
+            logged.partition,
             logged.record.position,
             place,
             touchpoint.kind,
@@ -239,7 +256,7 @@ class Step:
     async def _note_sealing(self, transaction: Transaction, told: Sequence[Told]) -> None:
         """Note the use of sealing keys, once a second."""
         noted = self._projection.noted
-        new = [use for use in sealing_uses(self._claim.partition, told) if noted.get(use[:3], 0) < use.last_at]
+        new = [use for use in sealing_uses(told) if noted.get(use[:3], 0) < use.last_at]
         if new:
             await transaction.note_sealing(new)
             self.uses += new
@@ -259,7 +276,7 @@ class Step:
                 pass
 
         def tell(world: World) -> None:
-            world.command(fact, logged.recorded_at, self._claim.partition)
+            world.command(fact, logged.recorded_at, logged.partition)
 
         muted = {fact.leaf: logged.recorded_at} if isinstance(fact, LeafReinstated) else None
         world, _ = await self._world(transaction, leaves, pairs, tell, muted)

@@ -11,11 +11,11 @@ from services.profiles.domain.personal import newest_rows, personal_rows
 from services.profiles.domain.rows import LeafRow, ParkedRow, PersonalRow, SealingUse, TouchpointKey
 from services.profiles.domain.terms import Fresh
 from services.profiles.ports import Transaction
-from shared.checkpoint import Claim
 from shared.errors import Poison
 from shared.events import Fact, Sealed, TouchpointsRecorded
 from shared.log.port import Record
 from shared.sealing import PersonalFields
+from shared.topics import TOUCHPOINTS
 
 NOTED_MS = 1_000
 """The use of a key is noted to the second, rounded up: one row a second and partition at most."""
@@ -25,8 +25,9 @@ Open = Callable[[str, Sealed], PersonalFields]
 
 
 class Logged(NamedTuple):
-    """One record of the batch, decoded, with the time it counts as recorded."""
+    """One record of a partition, decoded, with the time it counts as recorded."""
 
+    partition: int
     record: Record
     recorded_at: int
     fact: Fact
@@ -51,7 +52,6 @@ class Kept(NamedTuple):
 async def keep_personal(
     transaction: Transaction,
     open_sealed: Open,
-    claim: Claim,
     told: Sequence[Told],
     rows: Mapping[bytes, LeafRow],
     void: Collection[TouchpointKey],
@@ -64,7 +64,7 @@ async def keep_personal(
     kept: list[PersonalRow] = []
     parked: list[ParkedRow] = []
     for one in told:
-        opened = _opened(open_sealed, claim, one, parked)
+        opened = _opened(open_sealed, one, parked)
         for item in one.fresh:
             fields = opened.get(item.place)
             if fields and item.key not in void:
@@ -75,24 +75,24 @@ async def keep_personal(
     return Kept(frozenset(row.leaf for row in kept if row.field == "identifier"), parked)
 
 
-def sealing_uses(partition: int, told: Sequence[Told]) -> list[SealingUse]:
-    """Which keys these records are sealed to, each with its latest time rounded up to the second."""
-    latest: dict[tuple[str, str], int] = {}
+def sealing_uses(told: Sequence[Told]) -> list[SealingUse]:
+    """Which keys these records are sealed to, on each partition with its latest time rounded up to the second."""
+    latest: dict[tuple[str, str, int], int] = {}
     for one in told:
         if one.fact.personal is not None:
-            name = one.fact.workspace, one.fact.personal.key
-            latest[name] = max(one.logged.recorded_at, latest.get(name, 0))
-    return [SealingUse(*name, partition, -(-at // NOTED_MS) * NOTED_MS) for name, at in sorted(latest.items())]
+            use = one.fact.workspace, one.fact.personal.key, one.logged.partition
+            latest[use] = max(one.logged.recorded_at, latest.get(use, 0))
+    return [SealingUse(*use, -(-at // NOTED_MS) * NOTED_MS) for use, at in sorted(latest.items())]
 
 
-def _opened(open_sealed: Open, claim: Claim, one: Told, parked: list[ParkedRow]) -> PersonalFields:
+def _opened(open_sealed: Open, one: Told, parked: list[ParkedRow]) -> PersonalFields:
     sealed, record = one.fact.personal, one.logged.record
     if sealed is None:
         return {}
     try:
         return open_sealed(one.fact.workspace, sealed)
     except Poison as error:
-        at = (claim.topic, claim.partition, record.position, -1)
+        at = (TOUCHPOINTS, one.logged.partition, record.position, -1)
         who = (one.fact.workspace, one.fact.source)
         reason = f"personal data does not open: {error}"
         parked.append(ParkedRow(*at, *who, reason, record.value, one.logged.recorded_at, sealing_key=sealed.key))

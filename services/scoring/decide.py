@@ -1,4 +1,4 @@
-"""The scoring step: a batch of profile changes, or what fell due, in one transaction (design §4, §5, §7).
+"""The scoring step: what partitions bring of profile changes, or what fell due, in one transaction (design §4, §5, §7).
 
 The shell of `domain.step`: it locks what the Book needs and writes what the Book says. It decides nothing itself.
 """
@@ -6,6 +6,7 @@ The shell of `domain.step`: it locks what the Book needs and writes what the Boo
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import NamedTuple
 
 from services.scoring.domain.rows import AlertRow
 from services.scoring.domain.step import Book, Change, Counts, Rules, Setting, Wanted
@@ -16,7 +17,8 @@ from shared.clock import Clock
 from shared.codec import Unknown, decode
 from shared.errors import Conflict, NewerVersion, Poison
 from shared.events import REPUBLISHING, CustomerAbsorbed, Fact, ImportPassed, ProfileChanged, RepublishPassed
-from shared.log.port import Batch, Record
+from shared.lane import Part
+from shared.log.port import Batch
 from shared.topics import PROFILE_CHANGES
 
 ATTEMPTS_MAX = 100
@@ -39,6 +41,26 @@ class Tally:
     undecodable: int = 0
     definitions_too_old: int = 0
     restarts: int = 0
+
+
+class Read(NamedTuple):
+    """What was read of a partition: facts by position, the claim once they are folded, and how far silence may be
+    decided there (None: not at all).
+    """
+
+    partition: int
+    facts: dict[int, Fact]
+    moved: Claim
+    watermark: int | None
+
+
+class At(NamedTuple):
+    """A change, where it lies, and how far silence may be decided there."""
+
+    partition: int
+    position: int
+    watermark: int | None
+    fact: Change
 
 
 @dataclass(slots=True)
@@ -69,25 +91,38 @@ class ChangesProjection:
     # --- changes ----------------------------------------------------------------------------------------------
 
     async def fold(self, claim: Claim, batch: Batch) -> Claim:
-        """Fold a batch; returns the moved claim. Raises Fenced, Stopped."""
-        self._notice(claim)
-        watermark = self._watermark(claim.partition)
-        found, records, next_position = self._decoded(batch)
-        facts = list(found.values())
-        changes = {position: fact for position, fact in found.items() if isinstance(fact, Change)}
+        """Fold a batch of one partition; returns the moved claim. Raises Fenced, Stopped."""
+        return (await self.fold_together([Part(claim, batch)]))[0]
+
+    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
+        """Fold batches of several partitions in one transaction; returns the moved claims. Raises Fenced, Stopped."""
+        for part in parts:
+            self._notice(part.claim)
+        read = [self._read(claim, batch) for claim, batch in parts]
+        changes = [
+            At(one.partition, position, one.watermark, fact)
+            for one in read
+            for position, fact in one.facts.items()
+            if isinstance(fact, Change)
+        ]
         async with self.store.transaction() as transaction:
-            moved = await transaction.move(claim, claim.past(records, next_position))
-            for fact in facts:
-                if isinstance(fact, ImportPassed):
-                    await transaction.note_import(claim.partition, fact.import_id, fact.partition, fact.workspace)
-                if isinstance(fact, RepublishPassed):  # told again by every partition at once
-                    for one in range(self.partitions):
-                        await transaction.note_import(claim.partition, REPUBLISHING + fact.id, one, "")
-            book = await self._take(transaction, claim.partition, changes, watermark) if changes else None
-        self._look_again(claim.partition, facts, book)
-        self._just_folded.add(claim.partition)
-        self.heard.folded(claim.partition, moved.position)
+            moved = [await transaction.move(part.claim, one.moved) for part, one in zip(parts, read, strict=True)]
+            for one in read:
+                await self._note_passed(transaction, one)
+            book = await self._take(transaction, changes) if changes else None
+        self._look_again(read, book)
+        for claim in moved:
+            self._just_folded.add(claim.partition)
+            self.heard.folded(claim.partition, claim.position)
         return moved
+
+    async def _note_passed(self, transaction: Transaction, read: Read) -> None:
+        for fact in read.facts.values():
+            if isinstance(fact, ImportPassed):
+                await transaction.note_import(read.partition, fact.import_id, fact.partition, fact.workspace)
+            if isinstance(fact, RepublishPassed):  # told again by every partition at once
+                for one in range(self.partitions):
+                    await transaction.note_import(read.partition, REPUBLISHING + fact.id, one, "")
 
     def _watermark(self, partition: int) -> int | None:
         """How far silence may be decided; not at all under definitions that were read too long ago."""
@@ -104,8 +139,9 @@ class ChangesProjection:
             self._hints.pop(claim.partition, None)
             self.heard.acquired(claim.partition, claim.position)
 
-    def _decoded(self, batch: Batch) -> tuple[dict[int, Fact], Sequence[Record], int]:
-        """Facts by position, up to the first one this code is too old for."""
+    def _read(self, claim: Claim, batch: Batch) -> Read:
+        """Facts by position, up to the first one this code is too old for; that one stops the partition when first."""
+        watermark = self._watermark(claim.partition)
         facts: dict[int, Fact] = {}
         for index, record in enumerate(batch.records):
             try:
@@ -116,17 +152,16 @@ class ChangesProjection:
             except NewerVersion:
                 if index == 0:
                     raise
-                return facts, batch.records[:index], record.position
+                moved = claim.past(batch.records[:index], record.position)
+                return Read(claim.partition, facts, moved, watermark)
             if isinstance(fact, Unknown):
                 self.tally.unknown += 1
             else:
                 facts[record.position] = fact
-        return facts, batch.records, batch.next_position
+        return Read(claim.partition, facts, claim.past(batch.records, batch.next_position), watermark)
 
-    async def _take(
-        self, transaction: Transaction, partition: int, changes_at: Mapping[int, Change], watermark: int | None
-    ) -> Book:
-        changes = list(changes_at.values())
+    async def _take(self, transaction: Transaction, said: Sequence[At]) -> Book:
+        changes = [one.fact for one in said]
         customers = {fact.customer: fact.workspace for fact in changes}
         customers |= {fact.into: fact.workspace for fact in changes if isinstance(fact, CustomerAbsorbed)}
         moving = [fact for fact in changes if isinstance(fact, ProfileChanged | CustomerAbsorbed)]
@@ -137,9 +172,9 @@ class ChangesProjection:
         customers = {row.customer: row.workspace for row in found} | customers
 
         def tell(book: Book) -> None:
-            for position, fact in changes_at.items():
-                book.read = partition, position
-                book.change(fact, watermark, donors)
+            for one in said:
+                book.read = one.partition, one.position
+                book.change(one.fact, one.watermark, donors)
 
         return await self._step(transaction, customers, [row.id for row in found], tell)
 
@@ -181,12 +216,13 @@ class ChangesProjection:
         until, next_due = self._hints.get(partition, (0.0, None))
         return self.clock.monotonic() < until and (next_due is None or next_due >= watermark)
 
-    def _look_again(self, partition: int, facts: Sequence[Fact], book: Book | None) -> None:
-        """Keep the remembered due time right after a fold, or forget it where an import may have to be released."""
+    def _look_again(self, read: Sequence[Read], book: Book | None) -> None:
+        """Keep the remembered due times right after a fold, or forget them where an import may have to be released."""
         rows = book.rows() if book is not None else []
-        has_passed = any(isinstance(fact, ImportPassed | RepublishPassed) for fact in facts)
-        if has_passed or any(row.decision.held for row in rows):
-            self._hints.pop(partition, None)
+        is_held = any(row.decision.held for row in rows)
+        for one in read:
+            if is_held or any(isinstance(fact, ImportPassed | RepublishPassed) for fact in one.facts.values()):
+                self._hints.pop(one.partition, None)
         for row in rows:
             hint = self._hints.get(row.partition)
             if hint is not None and row.due_at is not None and (hint[1] is None or row.due_at < hint[1]):

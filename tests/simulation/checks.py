@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -57,12 +58,15 @@ def event_of(value: bytes) -> dict[str, Any]:
 
 
 class Emitted(NamedTuple):
-    """A change in the outbox: what it is, when its cause was recorded, and in which partition of touchpoints."""
+    """A change in the outbox: what it is, when its cause was recorded, and in which partition of touchpoints.
+
+    In one of several where one step folded records of the same instant in each.
+    """
 
     recorded_at: int
     customer: bytes
     version: int
-    origin: int
+    origins: tuple[int, ...]
 
 
 class Watcher:
@@ -100,35 +104,42 @@ class Watcher:
 
     def profiles_committed(self, before: Tables) -> None:
         """Note when folded records count as recorded; versions of a customer strictly grow."""
-        database, origin = self.simulation.profiles, -1
+        database = self.simulation.profiles
+        folded: dict[int, set[int]] = {}
         for place, claim in database.tables["checkpoint"].items():
             was = before["checkpoint"].get(place)
             if was is not None and claim.position > was.position:
-                origin = claim.partition
-                self._note_recorded(was, claim)
+                folded[claim.partition] = self._note_recorded(was, claim)
         journal = database.tables["journal"]
         for seq in range(self.emitted_to, len(journal)):
-            self._note_emitted(journal[seq], origin)
+            self._note_emitted(journal[seq], folded)
         self.emitted_to = len(journal)
 
-    def _note_recorded(self, was: Claim, claim: Claim) -> None:
-        for record in self.simulation.log.records(TOUCHPOINTS, claim.partition):
-            if was.position <= record.position < claim.position:
-                self.recorded_at[claim.partition, record.position] = was.recorded_at(record)
+    def _note_recorded(self, was: Claim, claim: Claim) -> set[int]:
+        recorded_at = {
+            (claim.partition, record.position): was.recorded_at(record)
+            for record in self.simulation.log.records(TOUCHPOINTS, claim.partition)
+            if was.position <= record.position < claim.position
+        }
+        self.recorded_at |= recorded_at
+        return set(recorded_at.values())
 
-    def _note_emitted(self, row: Pending, origin: int) -> None:
+    def _note_emitted(self, row: Pending, folded: Mapping[int, set[int]]) -> None:
         fact = fact_of(row.value)
         if row.topic == PROFILE_CHANGES and isinstance(fact, Change):
             if isinstance(fact, ProfileChanged) and fact.import_id.startswith(REPUBLISHING):
                 insist(fact.version == self.versions[fact.customer], "a customer told again has the version it had")
                 return
-            if origin < 0 and fact.version == self.versions.get(fact.customer, 0):
+            if not folded and fact.version == self.versions.get(fact.customer, 0):
                 return  # an absorbed or erased one told again
             insist(fact.version > self.versions.get(fact.customer, 0), "versions of a customer strictly grow")
             self.versions[fact.customer] = fact.version
-            insist(fact.recorded_at > self.promised.get(origin, -1), "nothing is recorded behind a frontier stated")
+            origins = tuple(partition for partition, ats in folded.items() if fact.recorded_at in ats)
+            insist(origins, "a change was recorded when its cause was")
+            is_new = any(fact.recorded_at > self.promised.get(origin, -1) for origin in origins)
+            insist(is_new, "nothing is recorded behind a frontier stated")
             target = partition_of(fact.customer, self.simulation.shape.partitions)
-            self.emitted[target].append(Emitted(fact.recorded_at, fact.customer, fact.version, origin))
+            self.emitted[target].append(Emitted(fact.recorded_at, fact.customer, fact.version, origins))
 
     # --- watermarks -------------------------------------------------------------------------------------------
 
@@ -143,7 +154,7 @@ class Watcher:
         for one in stated.statements:
             before = self._lying_before(one.partition, one.position)
             for change in self.emitted[one.partition]:
-                is_meant = change.recorded_at <= stated.frontiers[change.origin]
+                is_meant = all(change.recorded_at <= stated.frontiers[origin] for origin in change.origins)
                 is_there = (change.customer, change.version) in before
                 insist(is_there or not is_meant, "a statement covers only what lies before its position")
 

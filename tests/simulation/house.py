@@ -4,7 +4,7 @@ Every action is a name and a number; the number decides the rest by the state it
 is a schedule, and a failing one can be made smaller.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from random import Random
 from typing import NamedTuple
@@ -245,10 +245,20 @@ class Simulation:
         self.folding[seat].acquire(dice.randrange(self.shape.partitions))
 
     def _fold(self, dice: Random, seat: int) -> None:
+        if dice.random() < 0.4:
+            self._together(self.folding[seat], dice, self.stopped)
+            return
         partition = dice.randrange(self.shape.partitions)
         if partition not in self.stopped:
             self._reach(self.folding[seat], partition)
             self.folding[seat].fold(partition, dice.choice((1, 2, 5, 50)))
+
+    def _together(self, seat: Seat, dice: Random, stopped: Collection[int]) -> None:
+        """What several partitions have goes into one step."""
+        partitions = [partition for partition in range(self.shape.partitions) if partition not in stopped]
+        for partition in partitions:
+            self._reach(seat, partition)
+        seat.fold_together(partitions, dice.choice((1, 2, 5, 50)))
 
     def _relay(self, dice: Random, seat: int) -> None:
         steps = dice.choice((1, 2, 3, 20))
@@ -293,6 +303,9 @@ class Simulation:
         self.deciding[seat].hear(dice.choice((1, 3, 50)))
 
     def _decide(self, dice: Random, seat: int) -> None:
+        if dice.random() < 0.4:
+            self._together(self.deciding[seat], dice, ())
+            return
         partition = dice.randrange(self.shape.partitions)
         self._reach(self.deciding[seat], partition)
         self.deciding[seat].fold(partition, dice.choice((1, 2, 5, 50)))

@@ -4,7 +4,7 @@ A seat is one process: it holds lanes, may be suspended in the middle of a relay
 remembers when it dies. Two seats of one service share partitions; whoever was replaced is a zombie until refused.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from services.profiles.domain.terms import House
@@ -17,7 +17,7 @@ from shared.clock import FrozenClock
 from shared.codec import decode
 from shared.errors import Fenced, Retryable
 from shared.events import Sealed, WatermarkStated
-from shared.lane import Lane
+from shared.lane import Lane, Part
 from shared.log.ownership import AllPartitions
 from shared.log.port import RECORD_BYTES_MAX
 from shared.loop import Projection, Worker
@@ -70,6 +70,28 @@ class Seat:
             return False
         self._guarded(lane, self.projection.fold(lane.claim, batch))
         return True
+
+    def fold_together(self, partitions: Sequence[int], records_max: int) -> None:
+        """Fold what these partitions have in one step, as the real worker does for lanes that have read."""
+        held = [self.lanes[partition] for partition in partitions if partition in self.lanes]
+        lanes, parts = [], []
+        for lane in held:
+            if lane.claim is not None:
+                at = lane.claim.position
+                batch = run(self.log.read(self.worker.topic, lane.partition, at, records_max=records_max))
+                if batch.next_position != at:
+                    lanes.append(lane)
+                    parts.append(Part(lane.claim, batch))
+        try:
+            claims = run(self.projection.fold_together(parts)) if parts else []
+        except BaseException as error:
+            for lane in lanes:  # refused together: each would hear of its own, or acquire again, which is the same
+                lane.claim = None
+            if not isinstance(error, Fenced):
+                raise
+            return
+        for lane, claim in zip(lanes, claims, strict=True):
+            lane.claim = claim
 
     def turn(self, partition: int) -> None:
         """Let a partition take its turn."""

@@ -1,0 +1,149 @@
+"""Steps: what the lanes of one worker have read is folded together, in one transaction.
+
+A lane brings its batch and waits. With a transaction for each of sixteen partitions, a fact waited for fifteen steps of
+others, and each step paid for its own statements, turn and commit.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.checkpoint import Claim
+from shared.clock import Clock
+from shared.errors import Fenced, Retryable, Stopped
+from shared.lane import Part
+from shared.log.port import Batch
+
+BATCH_RECORDS_MAX = 500
+STEP_SECONDS_MAX = 1.0
+"""A step that takes longer is made smaller: it must stay far below the database's time-outs, and the wait for customers
+who are locked counts."""
+
+
+class Turns(Protocol):
+    """What stepping asks of a database."""
+
+    @property
+    def steps_at_once(self) -> int:
+        """How many steps are worth having open at once: one, where one writes after another."""
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """The turn to write, where one writes after another (`Database.turn`)."""
+
+
+class Folding(Protocol):
+    """What folds batches of several partitions in one transaction."""
+
+    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
+        """The moved claims, in the order of `parts`, which are of different partitions.
+
+        Raises Fenced, Stopped, Retryable: then none has moved.
+        """
+
+
+@dataclass(slots=True, eq=False)
+class _Brought:
+    part: Part
+    outcome: asyncio.Future[Claim]
+
+
+class Stepping:
+    """Folds what lanes bring. `run()` until cancelled, after the lanes. `records_max`: of a step, and of a batch."""
+
+    def __init__(self, folding: Folding, turns: Turns, clock: Clock) -> None:
+        self.records_max = BATCH_RECORDS_MAX
+        self._folding, self._turns, self._clock = folding, turns, clock
+        self._brought: deque[_Brought] = deque()
+        self._some = asyncio.Event()
+
+    async def fold(self, claim: Claim, batch: Batch) -> Claim:
+        """The moved claim, when the step this batch went into is over. Raises what folding it alone does.
+
+        Whoever is cancelled goes when that step is over: then nobody works on its partition any more.
+        """
+        one = _Brought(Part(claim, batch), asyncio.get_running_loop().create_future())
+        self._brought.append(one)
+        self._some.set()
+        try:
+            await asyncio.wait((one.outcome,))
+        except asyncio.CancelledError:
+            if one in self._brought:
+                self._brought.remove(one)
+            else:
+                await asyncio.wait((one.outcome,))
+                one.outcome.exception()
+            raise
+        return one.outcome.result()
+
+    async def run(self) -> None:
+        """Fold until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._turns.steps_at_once):
+                tasks.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(0)  # who heard of the last step in this moment reads on, and is in the next
+            taken: Sequence[_Brought] = ()
+            try:
+                async with self._turns.turn():
+                    taken = self._taken()
+                    alone = await self._fold(taken) if taken else ()
+                for one in alone:
+                    await self._fold([one])
+            finally:
+                for one in taken:
+                    one.outcome.cancel()  # of no effect on what is done: all of them, unless this was cut short
+
+    def _taken(self) -> list[_Brought]:
+        """In the order of their partitions: the one order in which everybody locks them."""
+        taken: list[_Brought] = []
+        room = self.records_max
+        while self._brought and (not taken or len(self._brought[0].part.batch.records) <= room):
+            taken.append(self._brought.popleft())
+            room -= len(taken[-1].part.batch.records)
+        if not self._brought:
+            self._some.clear()
+        return sorted(taken, key=lambda one: one.part.claim.partition)
+
+    async def _fold(self, taken: Sequence[_Brought]) -> Sequence[_Brought]:
+        """Fold together; returns who must be folded alone, so that each hears of its own failure and no other's."""
+        began = self._clock.monotonic()
+        try:
+            claims = await self._folding.fold_together([one.part for one in taken])
+        except (Fenced, Stopped) as error:
+            return _refused(taken, error)
+        except Retryable as error:  # the database is away, for everybody
+            self._failed()
+            for one in taken:
+                one.outcome.set_exception(error)
+            return ()
+        except Exception as error:
+            self._failed()
+            return _refused(taken, error)
+        self._folded(sum(len(one.part.batch.records) for one in taken), self._clock.monotonic() - began)
+        for one, claim in zip(taken, claims, strict=True):
+            one.outcome.set_result(claim)
+        return ()
+
+    def _failed(self) -> None:
+        """A step did not get through: try less at once."""
+        self.records_max = max(1, self.records_max // 4)
+
+    def _folded(self, records: int, seconds: float) -> None:
+        """A step of so many records got through: less at once where it was slow, more where there was time for more."""
+        if seconds > STEP_SECONDS_MAX:
+            self.records_max = max(1, min(self.records_max, records) // 2)
+        elif seconds < STEP_SECONDS_MAX / 4:
+            self.records_max = min(BATCH_RECORDS_MAX, self.records_max * 2)
+
+
+def _refused(taken: Sequence[_Brought], error: Exception) -> Sequence[_Brought]:
+    if len(taken) > 1:
+        return taken
+    taken[0].outcome.set_exception(error)
+    return ()
