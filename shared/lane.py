@@ -9,7 +9,7 @@ from shared.errors import Fenced
 from shared.log.port import Batch
 
 
-class Part(NamedTuple):
+class Portion(NamedTuple):
     """What one partition brings to a step: the claim that stands, and the batch read from its position on."""
 
     claim: Claim

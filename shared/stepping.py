@@ -14,7 +14,7 @@ from typing import Protocol
 from shared.checkpoint import Claim
 from shared.clock import Clock
 from shared.errors import Fenced, Retryable, Stopped
-from shared.lane import Part
+from shared.lane import Portion
 from shared.log.port import Batch
 
 BATCH_RECORDS_MAX = 500
@@ -37,8 +37,8 @@ class Turns(Protocol):
 class Folding(Protocol):
     """What folds batches of several partitions in one transaction."""
 
-    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
-        """The moved claims, in the order of `parts`, which are of different partitions.
+    async def fold_together(self, portions: Sequence[Portion]) -> list[Claim]:
+        """The moved claims, in the order of `portions`, which are of different partitions.
 
         Raises Fenced, Stopped, Retryable: then none has moved.
         """
@@ -46,7 +46,7 @@ class Folding(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Brought:
-    part: Part
+    portion: Portion
     outcome: asyncio.Future[Claim]
 
 
@@ -64,7 +64,7 @@ class Stepping:
 
         Whoever is cancelled goes when that step is over: then nobody works on its partition any more.
         """
-        one = _Brought(Part(claim, batch), asyncio.get_running_loop().create_future())
+        one = _Brought(Portion(claim, batch), asyncio.get_running_loop().create_future())
         self._brought.append(one)
         self._some.set()
         try:
@@ -103,18 +103,18 @@ class Stepping:
         """In the order of their partitions: the one order in which everybody locks them."""
         taken: list[_Brought] = []
         room = self.records_max
-        while self._brought and (not taken or len(self._brought[0].part.batch.records) <= room):
+        while self._brought and (not taken or len(self._brought[0].portion.batch.records) <= room):
             taken.append(self._brought.popleft())
-            room -= len(taken[-1].part.batch.records)
+            room -= len(taken[-1].portion.batch.records)
         if not self._brought:
             self._some.clear()
-        return sorted(taken, key=lambda one: one.part.claim.partition)
+        return sorted(taken, key=lambda one: one.portion.claim.partition)
 
     async def _fold(self, taken: Sequence[_Brought]) -> Sequence[_Brought]:
         """Fold together; returns who must be folded alone, so that each hears of its own failure and no other's."""
         began = self._clock.monotonic()
         try:
-            claims = await self._folding.fold_together([one.part for one in taken])
+            claims = await self._folding.fold_together([one.portion for one in taken])
         except (Fenced, Stopped) as error:
             return _refused(taken, error)
         except Retryable as error:  # the database is away, for everybody
@@ -125,7 +125,7 @@ class Stepping:
         except Exception as error:
             self._failed()
             return _refused(taken, error)
-        self._folded(sum(len(one.part.batch.records) for one in taken), self._clock.monotonic() - began)
+        self._folded(sum(len(one.portion.batch.records) for one in taken), self._clock.monotonic() - began)
         for one, claim in zip(taken, claims, strict=True):
             one.outcome.set_result(claim)
         return ()

@@ -20,7 +20,7 @@ from shared import checkpoint
 from shared.checkpoint import Claim
 from shared.database import Connection, fetch, insert_rows, is_sqlite
 from shared.errors import Poison
-from shared.lane import Part
+from shared.lane import Portion
 from shared.log.port import Batch
 
 _LATER_STAGE = ", ".join(
@@ -57,16 +57,16 @@ class DecisionsProjection:
     topic: str
     tally: DecisionTally = field(default_factory=DecisionTally)
 
-    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
+    async def fold_together(self, portions: Sequence[Portion]) -> list[Claim]:
         """Fold batches of several partitions in one transaction; what is no decision is parked. Raises Fenced."""
         parked: list[ParkedRow] = []
-        read = [(claim, batch, self._decided(claim, batch, parked)) for claim, batch in parts]
+        read = [(claim, batch, self._decided(claim, batch, parked)) for claim, batch in portions]
         async with self.store.database.brief_transaction() as connection:
             moved = [
                 await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
-                for claim, batch in parts
+                for claim, batch in portions
             ]
-            for partition in sorted(claim.partition for claim, _ in parts):
+            for partition in sorted(claim.partition for claim, _ in portions):
                 await see_customers(connection, partition)
             for claim, _, found in read:
                 for customer, one in sorted(found.forgotten.items()):
@@ -75,7 +75,7 @@ class DecisionsProjection:
             alerts = holding_alerts(row for _, _, found in read for row in found.alerts)
             await _keep(connection, standings, alerts, [row for _, _, found in read for row in found.said])
             await SqlTransaction(connection, self.store.database.is_sqlite).park(parked)
-        self.tally.records += sum(len(batch.records) for _, batch in parts)
+        self.tally.records += sum(len(batch.records) for _, batch in portions)
         self.tally.parked += len(parked)
         return moved
 

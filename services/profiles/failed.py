@@ -17,7 +17,7 @@ from shared.database import execute, insert_rows
 from shared.errors import Poison
 from shared.events import Sealed, TouchpointFailed, TouchpointFailureClosed
 from shared.ids import partition_of
-from shared.lane import Part
+from shared.lane import Portion
 from shared.topics import DAY_MS, FAILED_PARTITIONS, TOUCHPOINTS_FAILED
 
 KEPT_MS = 30 * DAY_MS
@@ -69,11 +69,11 @@ class FailedProjection:
     tally: FailedTally = field(default_factory=FailedTally)
     topic: str = TOUCHPOINTS_FAILED
 
-    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
+    async def fold_together(self, portions: Sequence[Portion]) -> list[Claim]:
         """Fold batches of several partitions in one transaction. Raises Fenced, NewerVersion."""
         facts: list[TouchpointFailed | TouchpointFailureClosed] = []
         parked: list[ParkedRow] = []
-        for claim, batch in parts:
+        for claim, batch in portions:
             for record in batch.records:
                 try:
                     fact = decode(record.value)
@@ -86,7 +86,7 @@ class FailedProjection:
         async with self.store.database.transaction() as connection:
             moved = [
                 await checkpoint.hold(connection, claim, claim.past(batch.records, batch.next_position))
-                for claim, batch in parts
+                for claim, batch in portions
             ]
             kept = await keep_failed(connection, [fact for fact in facts if isinstance(fact, TouchpointFailed)])
             await _close(connection, [fact for fact in facts if isinstance(fact, TouchpointFailureClosed)])

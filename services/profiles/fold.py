@@ -38,7 +38,7 @@ from shared.events import (
     TouchpointsRecorded,
 )
 from shared.ids import dedup_scope
-from shared.lane import Part
+from shared.lane import Portion
 from shared.log.port import Batch
 from shared.topics import TOUCHPOINTS
 
@@ -80,17 +80,19 @@ class TouchpointsProjection:
 
     async def fold(self, claim: Claim, batch: Batch) -> Claim:
         """Fold a batch of one partition; returns the moved claim. Raises Fenced, Stopped."""
-        [moved] = await self.fold_together([Part(claim, batch)])
+        [moved] = await self.fold_together([Portion(claim, batch)])
         return await self.turn(moved)
 
-    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
+    async def fold_together(self, portions: Sequence[Portion]) -> list[Claim]:
         """Fold batches of several partitions in one transaction; returns the moved claims. Raises Fenced, Stopped."""
-        read = [self._decoded(claim, batch) for claim, batch in parts]
-        step = Step(self, {claim.partition: self._streak(claim.partition) for claim, _ in parts})
+        read = [self._decoded(claim, batch) for claim, batch in portions]
+        step = Step(self, {claim.partition: self._streak(claim.partition) for claim, _ in portions})
         runs = [step.rowed(run) for run in _runs([logged for one in read for logged in one.logged])]
         parked = [row for one in read for row in one.parked]
         async with self.store.transaction() as transaction:
-            moved = [await transaction.move(part.claim, one.moved) for part, one in zip(parts, read, strict=True)]
+            moved = [
+                await transaction.move(portion.claim, one.moved) for portion, one in zip(portions, read, strict=True)
+            ]
             for run in runs:
                 await step.fold(transaction, run)
             await transaction.park([*parked, *step.parked])

@@ -17,7 +17,7 @@ from shared.clock import Clock
 from shared.codec import Unknown, decode
 from shared.errors import Conflict, NewerVersion, Poison
 from shared.events import REPUBLISHING, CustomerAbsorbed, Fact, ImportPassed, ProfileChanged, RepublishPassed
-from shared.lane import Part
+from shared.lane import Portion
 from shared.log.port import Batch
 from shared.topics import PROFILE_CHANGES
 
@@ -92,13 +92,13 @@ class ChangesProjection:
 
     async def fold(self, claim: Claim, batch: Batch) -> Claim:
         """Fold a batch of one partition; returns the moved claim. Raises Fenced, Stopped."""
-        return (await self.fold_together([Part(claim, batch)]))[0]
+        return (await self.fold_together([Portion(claim, batch)]))[0]
 
-    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
+    async def fold_together(self, portions: Sequence[Portion]) -> list[Claim]:
         """Fold batches of several partitions in one transaction; returns the moved claims. Raises Fenced, Stopped."""
-        for part in parts:
-            self._notice(part.claim)
-        read = [self._read(claim, batch) for claim, batch in parts]
+        for portion in portions:
+            self._notice(portion.claim)
+        read = [self._read(claim, batch) for claim, batch in portions]
         changes = [
             At(one.partition, position, one.watermark, fact)
             for one in read
@@ -106,7 +106,9 @@ class ChangesProjection:
             if isinstance(fact, Change)
         ]
         async with self.store.transaction() as transaction:
-            moved = [await transaction.move(part.claim, one.moved) for part, one in zip(parts, read, strict=True)]
+            moved = [
+                await transaction.move(portion.claim, one.moved) for portion, one in zip(portions, read, strict=True)
+            ]
             for one in read:
                 await self._note_passed(transaction, one)
             book = await self._take(transaction, changes) if changes else None

@@ -17,7 +17,7 @@ from shared.clock import FrozenClock
 from shared.codec import decode
 from shared.errors import Fenced, Retryable
 from shared.events import Sealed, WatermarkStated
-from shared.lane import Lane, Part
+from shared.lane import Lane, Portion
 from shared.log.ownership import AllPartitions
 from shared.log.port import RECORD_BYTES_MAX
 from shared.loop import Projection, Worker
@@ -74,16 +74,16 @@ class Seat:
     def fold_together(self, partitions: Sequence[int], records_max: int) -> None:
         """Fold what these partitions have in one step, as the real worker does for lanes that have read."""
         held = [self.lanes[partition] for partition in partitions if partition in self.lanes]
-        lanes, parts = [], []
+        lanes, portions = [], []
         for lane in held:
             if lane.claim is not None:
                 at = lane.claim.position
                 batch = run(self.log.read(self.worker.topic, lane.partition, at, records_max=records_max))
                 if batch.next_position != at:
                     lanes.append(lane)
-                    parts.append(Part(lane.claim, batch))
+                    portions.append(Portion(lane.claim, batch))
         try:
-            claims = run(self.projection.fold_together(parts)) if parts else []
+            claims = run(self.projection.fold_together(portions)) if portions else []
         except BaseException as error:
             for lane in lanes:  # refused together: each would hear of its own, or acquire again, which is the same
                 lane.claim = None

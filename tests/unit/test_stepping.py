@@ -10,7 +10,7 @@ import pytest
 from shared.checkpoint import Claim
 from shared.clock import FrozenClock
 from shared.errors import Fenced, NotAccepting, Stopped
-from shared.lane import Part
+from shared.lane import Portion
 from shared.log.port import Batch, Record
 from shared.stepping import BATCH_RECORDS_MAX, STEP_SECONDS_MAX, Stepping
 
@@ -27,14 +27,14 @@ class Folder:
     steps_at_once: int = 1
     turns: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def fold_together(self, parts: Sequence[Part]) -> list[Claim]:
-        partitions = [part.claim.partition for part in parts]
+    async def fold_together(self, portions: Sequence[Portion]) -> list[Claim]:
+        partitions = [portion.claim.partition for portion in portions]
         self.steps.append(partitions)
         await self.gate.wait()
         self.clock.advance(int(self.seconds * 1000))
         if (error := self.refuses(partitions)) is not None:
             raise error
-        return [replace(part.claim, position=part.batch.next_position) for part in parts]
+        return [replace(portion.claim, position=portion.batch.next_position) for portion in portions]
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
