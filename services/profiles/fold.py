@@ -90,9 +90,7 @@ class TouchpointsProjection:
         runs = [step.rowed(run) for run in _runs([logged for one in read for logged in one.logged])]
         parked = [row for one in read for row in one.parked]
         async with self.store.transaction() as transaction:
-            moved = [
-                await transaction.move(portion.claim, one.moved) for portion, one in zip(portions, read, strict=True)
-            ]
+            moved = [await transaction.move(one.claim, one.moved) for one in read]
             for run in runs:
                 await step.fold(transaction, run)
             await transaction.park([*parked, *step.parked])
@@ -125,12 +123,12 @@ class TouchpointsProjection:
             except NewerVersion:
                 if index == 0:
                     raise
-                return Read(logged, parked, claim.past(batch.records[:index], record.position))
+                return Read(claim, logged, parked, claim.past(batch.records[:index], record.position))
             if isinstance(fact, Unknown):
                 self.tally.unknown += 1
             else:
                 logged.append(Logged(claim.partition, record, recorded_at, fact))
-        return Read(logged, parked, claim.past(batch.records, batch.next_position))
+        return Read(claim, logged, parked, claim.past(batch.records, batch.next_position))
 
     def _count(self, seen: Tally, records_parked: int) -> None:
         for name in Tally.__slots__:
@@ -139,8 +137,9 @@ class TouchpointsProjection:
 
 
 class Read(NamedTuple):
-    """What was read of a partition: its facts, what is none, and the claim once they are folded."""
+    """What was read of a partition: the claim that stands, facts, what is none, and the claim once they are folded."""
 
+    claim: Claim
     logged: list[Logged]
     parked: list[ParkedRow]
     moved: Claim

@@ -44,14 +44,19 @@ class Tally:
 
 
 class Read(NamedTuple):
-    """What was read of a partition: facts by position, the claim once they are folded, and how far silence may be
-    decided there (None: not at all).
+    """What was read of a partition: the claim that stands, facts by position, the claim once they are folded, and how
+    far silence may be decided there (None: not at all).
     """
 
-    partition: int
+    claim: Claim
     facts: dict[int, Fact]
     moved: Claim
     watermark: int | None
+
+    @property
+    def partition(self) -> int:
+        """Of profile-changes."""
+        return self.claim.partition
 
 
 class At(NamedTuple):
@@ -106,9 +111,7 @@ class ChangesProjection:
             if isinstance(fact, Change)
         ]
         async with self.store.transaction() as transaction:
-            moved = [
-                await transaction.move(portion.claim, one.moved) for portion, one in zip(portions, read, strict=True)
-            ]
+            moved = [await transaction.move(one.claim, one.moved) for one in read]
             for one in read:
                 await self._note_passed(transaction, one)
             book = await self._take(transaction, changes) if changes else None
@@ -155,12 +158,12 @@ class ChangesProjection:
                 if index == 0:
                     raise
                 moved = claim.past(batch.records[:index], record.position)
-                return Read(claim.partition, facts, moved, watermark)
+                return Read(claim, facts, moved, watermark)
             if isinstance(fact, Unknown):
                 self.tally.unknown += 1
             else:
                 facts[record.position] = fact
-        return Read(claim.partition, facts, claim.past(batch.records, batch.next_position), watermark)
+        return Read(claim, facts, claim.past(batch.records, batch.next_position), watermark)
 
     async def _take(self, transaction: Transaction, said: Sequence[At]) -> Book:
         changes = [one.fact for one in said]
