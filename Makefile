@@ -4,6 +4,7 @@
 SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
+WORKERS ?= 2
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
@@ -24,7 +25,8 @@ demo: $(VENV)/.installed ## under a minute: real purchases in, churn alerts out 
 test: $(VENV)/.installed-dev ## check, then every test; what the machine cannot run is listed at the end
 	@$(PY) -m tests.support.kafka_broker --fetch-only || [ "$$RAFTAR_REQUIRE_ALL" != 1 ]
 	@$(MAKE) --no-print-directory check
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not alone"
+	@$(PY) -m pytest -m alone
 
 check: $(VENV)/.installed-dev ## style, types and the walls between packages
 	@$(VENV)/bin/ruff check .

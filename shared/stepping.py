@@ -18,6 +18,8 @@ from shared.lane import Portion
 from shared.log.port import Batch
 
 BATCH_RECORDS_MAX = 500
+STEP_BYTES_MAX = 1 << 20
+"""As much as one read brings: with more, whoever asks something meanwhile would wait too long."""
 STEP_SECONDS_MAX = 1.0
 """A step that takes longer is made smaller: it must stay far below the database's time-outs, and the wait for customers
 who are locked counts."""
@@ -48,6 +50,11 @@ class Folding(Protocol):
 class _Brought:
     portion: Portion
     outcome: asyncio.Future[Claim]
+    size: int  # bytes
+
+    @property
+    def records(self) -> int:
+        return len(self.portion.batch.records)
 
 
 class Stepping:
@@ -64,7 +71,8 @@ class Stepping:
 
         Whoever is cancelled goes when that step is over: then nobody works on its partition any more.
         """
-        one = _Brought(Portion(claim, batch), asyncio.get_running_loop().create_future())
+        size = sum(len(record.value) for record in batch.records)
+        one = _Brought(Portion(claim, batch), asyncio.get_running_loop().create_future(), size)
         self._brought.append(one)
         self._some.set()
         try:
@@ -102,10 +110,10 @@ class Stepping:
     def _taken(self) -> list[_Brought]:
         """In the order of their partitions: the one order in which everybody locks them."""
         taken: list[_Brought] = []
-        room = self.records_max
-        while self._brought and (not taken or len(self._brought[0].portion.batch.records) <= room):
+        records, size = self.records_max, STEP_BYTES_MAX
+        while self._brought and (not taken or (self._brought[0].records <= records and self._brought[0].size <= size)):
             taken.append(self._brought.popleft())
-            room -= len(taken[-1].portion.batch.records)
+            records, size = records - taken[-1].records, size - taken[-1].size
         if not self._brought:
             self._some.clear()
         return sorted(taken, key=lambda one: one.portion.claim.partition)
@@ -125,7 +133,7 @@ class Stepping:
         except Exception as error:
             self._failed()
             return _refused(taken, error)
-        self._folded(sum(len(one.portion.batch.records) for one in taken), self._clock.monotonic() - began)
+        self._folded(sum(one.records for one in taken), self._clock.monotonic() - began)
         for one, claim in zip(taken, claims, strict=True):
             one.outcome.set_result(claim)
         return ()

@@ -18,6 +18,8 @@ from tests.support.broker import NewBroker
 from tests.support.postgres_process import PostgresProcess
 from tests.support.required import unavailable
 
+pytestmark = pytest.mark.alone
+
 KILLS_MIN = 60
 
 

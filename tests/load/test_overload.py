@@ -12,6 +12,8 @@ from tests.load.overload import Seen, overload
 from tests.support.broker import NewBroker
 from tests.support.house import Ground
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 10.0
 TURN_SECONDS_MAX = 0.1
 """Less than by default: how long a queue 2,000 connections make is a matter of the machine."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.profiles.domain.past import Cut, Known, Seen, Walk, folded
@@ -13,10 +13,12 @@ from shared.events import (
     Fact,
     IdentityLinked,
     IdentityUnlinked,
+    LeafErased,
+    LeafReinstated,
     Touchpoint,
     TouchpointsRecorded,
 )
-from tests.builders import NOON_MS
+from tests.builders import NOON_MS, a_record, a_touchpoint
 from tests.property.test_step import LEAVES, sequences
 from tests.property.test_step import folded as step
 from tests.simulation.memory_profiles import MemoryProfiles
@@ -52,12 +54,14 @@ def known(database: MemoryProfiles, leaf: bytes, cut: Cut) -> Known:
 def cut_log(facts: Sequence[Fact], rows: Leaves, cut: Cut, *, as_of: bool) -> list[Fact]:
     """The log up to `known_at` without what was erased since; with `as_of` also without what happened later."""
     kept: list[Fact] = []
+    before: set[tuple[object, ...]] = set()  # whatever became of it, a touchpoint counts the first time only
     for n, fact in enumerate(facts):
         at = NOON_MS + n
         if cut.known_at is not None and at > cut.known_at:
             kept.append(NOTHING)
         elif isinstance(fact, TouchpointsRecorded):
-            told = [_left(one, rows, at) for one in fact.touchpoints if not _is_void(rows, one.leaves[0], at)]
+            new = [one for one in fact.touchpoints if _first(before, fact.source, one)]
+            told = [_left(one, rows, at) for one in new if not _is_void(rows, one.leaves[0], at)]
             if as_of and cut.as_of is not None:
                 told = [one for one in told if one.occurred_at <= cut.as_of]
             kept.append(msgspec.structs.replace(fact, touchpoints=tuple(told)))
@@ -70,6 +74,13 @@ def cut_log(facts: Sequence[Fact], rows: Leaves, cut: Cut, *, as_of: bool) -> li
 
 
 NOTHING = TouchpointsRecorded("main", "nobody", 0, 0, None, "", ())
+
+
+def _first(before: set[tuple[object, ...]], source: str, touchpoint: Touchpoint) -> bool:
+    key = touchpoint.day, touchpoint.id, source, touchpoint.leaves[0]
+    is_first = key not in before
+    before.add(key)
+    return is_first
 
 
 def _left(touchpoint: Touchpoint, rows: Leaves, at: int) -> Touchpoint:
@@ -88,7 +99,12 @@ def state_bytes(row: LeafRow | None) -> bytes:
     return b"" if row is None or row.state == profiles.encode(profiles.new()) else row.state
 
 
+AGAIN = a_record(a_touchpoint("page_viewed", at=NOON_MS, leaves=(LEAVES[0],)))
+FORGOTTEN = [kind("main", b"e" * 16, LEAVES[0], NOON_MS) for kind in (LeafErased, LeafReinstated)]
+
+
 @settings(max_examples=300)
+@example([AGAIN, *FORGOTTEN, AGAIN], LEAVES[0], Cut(None, None))  # sent again, what was erased does not come back
 @given(sequences, st.sampled_from(LEAVES), st.builds(Cut, instants, records))
 def test_the_past_is_what_the_log_cut_there_folds_to(facts: list[Fact], leaf: bytes, cut: Cut) -> None:
     """Members from the ties known then, and the state of what had happened then: as a refold of the cut log has them.

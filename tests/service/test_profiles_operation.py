@@ -229,7 +229,7 @@ async def test_the_process_starts_answers_the_command_line_and_ends_in_time(tmp_
         await database.close()
 
 
-BACKLOG = 20_000
+BACKLOG = 60_000
 
 
 async def _backlog(settings: HouseSettings) -> None:

@@ -12,7 +12,7 @@ from shared.clock import FrozenClock
 from shared.errors import Fenced, NotAccepting, Stopped
 from shared.lane import Portion
 from shared.log.port import Batch, Record
-from shared.stepping import BATCH_RECORDS_MAX, STEP_SECONDS_MAX, Stepping
+from shared.stepping import BATCH_RECORDS_MAX, STEP_BYTES_MAX, STEP_SECONDS_MAX, Stepping
 
 
 @dataclass
@@ -57,12 +57,14 @@ def a_claim(partition: int) -> Claim:
     return Claim("things", partition, 1, 1, 0)
 
 
-def a_batch(records: int = 1) -> Batch:
-    return Batch(tuple(Record(n, 0, b"", b"") for n in range(records)), records)
+def a_batch(records: int = 1, size: int = 0) -> Batch:
+    return Batch(tuple(Record(n, 0, bytes(size), b"") for n in range(records)), records)
 
 
-async def brought(steps: Stepping, partitions: Sequence[int], records: int = 1) -> list[Claim | BaseException]:
-    told = [steps.fold(a_claim(partition), a_batch(records)) for partition in partitions]
+async def brought(
+    steps: Stepping, partitions: Sequence[int], records: int = 1, size: int = 0
+) -> list[Claim | BaseException]:
+    told = [steps.fold(a_claim(partition), a_batch(records, size)) for partition in partitions]
     return await asyncio.gather(*told, return_exceptions=True)
 
 
@@ -107,6 +109,15 @@ async def test_a_step_holds_no_more_records_than_it_may_but_one_batch_always() -
         await brought(steps, [0, 1, 2, 3], records=4)
         await brought(steps, [0, 1], records=40)
     assert folder.steps == [[0, 1], [2, 3], [0], [1]]
+
+
+async def test_a_step_holds_no_more_bytes_than_one_read_may_bring() -> None:
+    folder = Folder()
+    folder.gate.set()
+    async with stepping(folder) as steps:
+        await brought(steps, [0, 1, 2, 3], records=2, size=STEP_BYTES_MAX // 6)
+        await brought(steps, [0, 1], size=2 * STEP_BYTES_MAX)
+    assert folder.steps == [[0, 1, 2], [3], [0], [1]]
 
 
 async def test_who_is_cancelled_before_its_step_is_not_in_it() -> None:
