@@ -6,53 +6,47 @@ takes it up where it was. A comparison that was interrupted begins anew.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import structlog
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.profiles import candidate, comparing, switching, telling, versions
 from services.profiles.comparing import Comparing, DifferingRow, RaisedRow, decoded_report
 from services.profiles.filling import Filling
 from services.profiles.switching import NAME, Differs, House, NotYet
 from shared import rebuild
+from shared.checkpoint import Claim
 from shared.clock import Clock
 from shared.database import Database, fetch
-from shared.errors import Conflict, Fenced, LogMismatch, Retryable, Stopped
-from shared.lane import named
+from shared.errors import Conflict, Fenced, LogMismatch
 from shared.log.port import Log
 from shared.profile import FOLD_VERSION
 from shared.rebuild import (
     COMPARING,
     DROPPING,
-    FAILED,
     FILLING,
     READY,
     SILENT_SECONDS,
     SWITCHED,
     Live,
     Pace,
+    Phase,
     Rebuild,
-    Silence,
     done_share,
     seconds_left,
 )
+from shared.rebuild_holder import IDLE_SECONDS, RebuildHolder
 
-IDLE_SECONDS = 1.0
-BEAT_SECONDS = 0.5
 NEAR_RECORDS = 100
 """So near to live the comparison begins."""
 
 _log = structlog.get_logger("rebuild")
 
 
-class Interrupted(Exception):
-    """Not an error: a person wants something else."""
-
-
-class Rebuilder:
+class Rebuilder(RebuildHolder):
     """Carries out the rebuild of profiles, when there is one. `run()` until cancelled; `wake()` after a command.
 
     `relay`: wakes the relay when something was put into the outbox · `patience_seconds`: a holder silent for so long
@@ -68,13 +62,11 @@ class Rebuilder:
         relay: Callable[[], None],
         patience_seconds: float = SILENT_SECONDS,
     ) -> None:
+        super().__init__(NAME, database, clock, patience_seconds)
         self.house = House(log, database, partitions)
-        self._database, self._clock, self._relay = database, clock, relay
-        self._silence = Silence(patience_seconds)
-        self._woken = asyncio.Event()
-        self._held: Rebuild | None = None
+        self._relay = relay
+        self._claims: dict[int, Claim] = {}
         self._filling: Filling | None = None
-        self._beaten_at = float("-inf")
         self._live: Live | None = None
         self._phase = ""
 
@@ -94,60 +86,28 @@ class Rebuilder:
         live = self._live.fold_version if self._live is not None else FOLD_VERSION
         return {"ok": True, "fold_version": live, "outdated": live != FOLD_VERSION, "rebuild": self._phase}
 
-    def wake(self) -> None:
-        """Look at the row now."""
-        self._woken.set()
+    # --- what it adds to holding one --------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Work on the rebuild whenever there is one, until cancelled."""
-        while True:
-            pause_seconds = await self._guarded()
-            try:
-                async with asyncio.timeout(pause_seconds):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
-            finally:
-                self._woken.clear()
-
-    async def _guarded(self) -> float:
-        try:
-            return await self._attend()
-        except Interrupted:
-            return 0.0
-        except Fenced as error:
-            self._held = None
-            _log.info("rebuild held elsewhere", why=str(error))
-        except Stopped as error:
-            await self._fail(error)
-        except Retryable as error:
-            _log.info("rebuild waits", why=str(error))
-        except Exception as error:
-            self._held = None
-            _log.error("rebuild stumbled", error=named(error))
-        return IDLE_SECONDS
-
-    async def _attend(self) -> float:
-        """One piece of work; returns how long to rest before the next."""
-        async with self._database.snapshot() as connection:
-            row = await rebuild.load(connection, NAME)
-            self._live = await rebuild.live(connection, NAME)
-            left = bool(await fetch(connection, "SELECT 1 FROM rebuild_differing LIMIT 1"))
+    async def _look_at(self, connection: AsyncConnection, row: Rebuild | None) -> bool:
+        self._live = await rebuild.live(connection, NAME)
         self._phase = row.phase if row is not None else ""
-        if row is None:
-            self._held = None
-            return IDLE_SECONDS
-        if row.phase in (SWITCHED, FAILED) and not row.wanted and not (left and row.phase == SWITCHED):
-            return IDLE_SECONDS
-        if (self._held is None or self._held.epoch != row.epoch) and not await self._seize(row):
-            return IDLE_SECONDS
-        self._held = replace(row, epoch=self._row().epoch)
-        if row.wanted == "drop" and row.phase != DROPPING:
-            await self._change(phase=DROPPING, wanted="")
-            return 0.0
-        return await self._work(row.phase)
+        return bool(await fetch(connection, "SELECT 1 FROM rebuild_differing LIMIT 1"))
 
-    async def _work(self, phase: str) -> float:
+    async def _take_over(self, connection: AsyncConnection) -> None:
+        self._claims = await candidate.claims(connection, raise_epoch=True)
+
+    def _taken_up(self, row: Rebuild) -> None:
+        if row.phase in (FILLING, COMPARING, READY) and row.kind == "rebuild" and row.fold_version != FOLD_VERSION:
+            raise LogMismatch("the code's fold version changed since this rebuild began: abandon it and start again")
+        self._fill_from(self._claims)
+
+    def _fill_from(self, claims: dict[int, Claim]) -> None:
+        self._filling = Filling(self.house.log, self._database, self._clock, self.house.partitions, claims)
+
+    def _pace(self) -> bytes:
+        return msgspec.json.encode(self._work_beside().pace())
+
+    async def _work(self, phase: Phase) -> float:
         if phase == FILLING:
             await self._fill()
         elif phase == COMPARING:
@@ -159,49 +119,6 @@ class Rebuilder:
         elif phase == DROPPING:
             await self._drop()
         return 0.0
-
-    # --- holding ----------------------------------------------------------------------------------------------
-
-    async def _seize(self, row: Rebuild) -> bool:
-        """Take it up when nobody holds it, or whoever did is silent."""
-        if not self._silence.look(row, self._clock.monotonic()):
-            return False
-        async with self._database.transaction() as connection:
-            held = await rebuild.seize(connection, row)
-            claims = await candidate.claims(connection, raise_epoch=True)
-        if row.phase in (FILLING, COMPARING, READY) and row.kind == "rebuild" and row.fold_version != FOLD_VERSION:
-            self._held = held
-            raise LogMismatch("the code's fold version changed since this rebuild began: abandon it and start again")
-        self._held = held
-        self._filling = Filling(self.house.log, self._database, self._clock, self.house.partitions, claims)
-        _log.info("rebuild taken up", phase=row.phase, generation=row.generation)
-        return True
-
-    async def _change(self, **changes: Any) -> None:
-        """Beat and change the row."""
-        async with self._database.transaction() as connection:
-            self._held = await rebuild.hold(connection, self._row(), **changes)
-        self._beaten_at = self._clock.monotonic()
-
-    async def _beat(self) -> None:
-        """Beat when it is time, with the pace. Raises Interrupted when the rebuild is to be dropped."""
-        if self._clock.monotonic() - self._beaten_at >= BEAT_SECONDS:
-            await self._change(pace=msgspec.json.encode(self._work_beside().pace()))
-            if self._row().wanted == "drop":
-                raise Interrupted
-
-    async def _fail(self, error: Stopped) -> None:
-        _log.error("rebuild failed", why=str(error))
-        try:
-            await self._change(phase=FAILED, why=str(error), wanted="drop" if self._row().wanted == "drop" else "")
-        except (Fenced, Retryable) as lost:
-            self._held = None
-            _log.warning("the rebuild's failure was not noted", error=named(lost))
-
-    def _row(self) -> Rebuild:
-        if self._held is None:
-            raise Fenced("the rebuild is not held here")
-        return self._held
 
     def _work_beside(self) -> Filling:
         if self._filling is None:
@@ -310,7 +227,7 @@ class Rebuilder:
             except Conflict as error:
                 await self._change(wanted="", why=str(error))
                 return 0.0
-            self._filling = Filling(self.house.log, self._database, self._clock, self.house.partitions, claims)
+            self._fill_from(claims)
             return 0.0
         began = self._clock.monotonic()
         if not await telling.tell_page(self._database, self._row(), self.house.partitions, self._clock.now_ms()):

@@ -7,8 +7,6 @@ takes it up where it was. A comparison that was interrupted begins anew.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 import msgspec
 import structlog
@@ -21,25 +19,22 @@ from services.scoring.recovering import read_on
 from services.scoring.switching import NAME, REBUILD, House, NotYet, TooMany
 from shared import rebuild
 from shared.clock import Clock
-from shared.database import Database, fetch
-from shared.errors import Fenced, Retryable, Stopped
-from shared.lane import named
+from shared.database import fetch
+from shared.errors import Retryable
 from shared.rebuild import (
     COMPARING,
     DROPPING,
-    FAILED,
     FILLING,
     READY,
     SILENT_SECONDS,
     SWITCHED,
+    Phase,
     Rebuild,
-    Silence,
 )
+from shared.rebuild_holder import IDLE_SECONDS, RebuildHolder
 from shared.throttle import LagMeter, adapted, pause_seconds
 from shared.topics import PROFILE_CHANGES
 
-IDLE_SECONDS = 1.0
-BEAT_SECONDS = 0.5
 FOLLOW_SECONDS = 0.25
 SHARE_FIRST = 0.5
 """Of the time, before anything is known of live's lag; it is looked at after the first piece of work."""
@@ -102,73 +97,37 @@ class Restraint:
         await asyncio.sleep(pause_seconds(self.share, worked_seconds))
 
 
-class Rebuilder:
+class Rebuilder(RebuildHolder):
     """Carries out the rebuild of scoring, when there is one. `run()` until cancelled; `wake()` after a command.
 
     `patience_seconds`: a holder silent for so long is replaced.
     """
 
     def __init__(self, house: House, clock: Clock, patience_seconds: float = SILENT_SECONDS) -> None:
+        super().__init__(NAME, house.database, clock, patience_seconds)
         self.house = house
-        self._database: Database = house.database
-        self._clock = clock
-        self._silence = Silence(patience_seconds)
-        self._woken = asyncio.Event()
-        self._held: Rebuild | None = None
         self._restraint = Restraint(house, clock)
-        self._beaten_at = self._worked_at = self._began_at = float("-inf")
+        self._worked_at = self._began_at = float("-inf")
         self._done = self._goal = 0
 
-    def wake(self) -> None:
-        """Look at the row now."""
-        self._woken.set()
+    # --- what it adds to holding one --------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Work on the rebuild whenever there is one, until cancelled."""
-        while True:
-            pause_seconds_next = await self._guarded()
-            try:
-                async with asyncio.timeout(pause_seconds_next):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
-            finally:
-                self._woken.clear()
+    async def _look_at(self, connection: AsyncConnection, row: Rebuild | None) -> bool:
+        return bool(await fetch(connection, "SELECT 1 FROM recalled LIMIT 1"))
 
-    async def _guarded(self) -> float:
-        try:
-            return await self._attend()
-        except Fenced as error:
-            self._held = None
-            _log.info("rebuild held elsewhere", why=str(error))
-        except Stopped as error:
-            await self._fail(error)
-        except Retryable as error:
-            _log.info("rebuild waits", why=str(error))
-        except Exception as error:
-            self._held = None
-            _log.error("rebuild stumbled", error=named(error))
-        return IDLE_SECONDS
+    async def _take_over(self, connection: AsyncConnection) -> None:
+        """It writes nowhere but under the row."""
 
-    async def _attend(self) -> float:
-        """One piece of work; returns how long to rest before the next."""
-        async with self._database.snapshot() as connection:
-            row = await rebuild.load(connection, NAME)
-            left = bool(await fetch(connection, "SELECT 1 FROM recalled LIMIT 1"))
-        if row is None or row.kind != REBUILD:
-            self._held = None
-            return IDLE_SECONDS
-        if row.phase in (SWITCHED, FAILED) and not row.wanted and not (left and row.phase == SWITCHED):
-            return IDLE_SECONDS
-        if (self._held is None or self._held.epoch != row.epoch) and not await self._seize(row):
-            return IDLE_SECONDS
-        self._held = replace(row, epoch=self._row().epoch)
-        if row.wanted == "drop" and row.phase != DROPPING:
-            await self._change(phase=DROPPING, wanted="")
-            return 0.0
-        return await self._work(row.phase)
+    def _taken_up(self, row: Rebuild) -> None:
+        """Whatever code began it, this goes on with it."""
 
-    async def _work(self, phase: str) -> float:
+    def _concerns(self, row: Rebuild) -> bool:
+        return row.kind == REBUILD
+
+    def _pace(self) -> bytes:
+        return msgspec.json.encode(self._progress())
+
+    async def _work(self, phase: Phase) -> float:
         if phase == FILLING:
             await self._fill()
         elif phase == COMPARING:
@@ -181,36 +140,16 @@ class Rebuilder:
             await self._drop()
         return 0.0
 
-    # --- holding ----------------------------------------------------------------------------------------------
-
-    async def _seize(self, row: Rebuild) -> bool:
-        """Take it up when nobody holds it, or whoever did is silent."""
-        if not self._silence.look(row, self._clock.monotonic()):
-            return False
-        async with self._database.transaction() as connection:
-            self._held = await rebuild.seize(connection, row)
-        _log.info("rebuild taken up", phase=row.phase, generation=row.generation)
-        return True
-
     async def _hold(self, connection: AsyncConnection) -> None:
         self._held = await rebuild.hold(connection, self._row())
 
-    async def _change(self, **changes: Any) -> None:
-        """Beat and change the row."""
-        async with self._database.transaction() as connection:
-            self._held = await rebuild.hold(connection, self._row(), **changes)
-        self._beaten_at = self._clock.monotonic()
-
     async def _breathe(self, done: int) -> None:
-        """After a piece of work: rest as the throttle says, and beat. Raises Fenced, also when it is to be dropped."""
+        """After a piece of work: rest as the throttle says, and beat. Raises Fenced, Interrupted."""
         now = self._clock.monotonic()
         self._done += done
         await self._restraint.rest(max(0.0, now - self._worked_at))
         self._worked_at = self._clock.monotonic()
-        if self._worked_at - self._beaten_at >= BEAT_SECONDS:
-            await self._change(pace=msgspec.json.encode(self._progress()))
-            if self._row().wanted == "drop":
-                raise Retryable("it is to be dropped")
+        await self._beat()
 
     def _begin_phase(self, goal: int) -> None:
         self._done, self._goal = 0, goal
@@ -220,19 +159,6 @@ class Rebuilder:
         passed_seconds = max(0.001, self._clock.monotonic() - self._began_at)
         rate, lag_seconds = self._done / passed_seconds, self._restraint.lag_seconds
         return Progress(self._done, self._goal, round(rate, 1), round(lag_seconds, 3), not self._restraint.share)
-
-    async def _fail(self, error: Stopped) -> None:
-        _log.error("rebuild failed", why=str(error))
-        try:
-            await self._change(phase=FAILED, why=str(error), wanted="drop" if self._row().wanted == "drop" else "")
-        except (Fenced, Retryable) as lost:
-            self._held = None
-            _log.warning("the rebuild's failure was not noted", error=named(lost))
-
-    def _row(self) -> Rebuild:
-        if self._held is None:
-            raise Fenced("the rebuild is not held here")
-        return self._held
 
     # --- phases -----------------------------------------------------------------------------------------------
 
