@@ -23,7 +23,7 @@ from services.profiles.republish import Republishing
 from services.profiles.routes import Desk, customer_routes, tie_routes
 from services.profiles.routes_failed import FailedDesk, failed_routes
 from services.profiles.routes_past import PastDesk, past_routes
-from services.profiles.routes_rebuild import RebuildDesk, rebuild_routes
+from services.profiles.routes_rebuild import WORDS, ProfilesRebuildDesk, RebuildShown
 from services.profiles.routes_republish import RepublishDesk, republish_routes
 from services.profiles.routes_verify import VerifyDesk, verify_routes
 from services.profiles.sealing_keys import SealingSecrets
@@ -44,6 +44,7 @@ from shared.log.ownership import AllPartitions
 from shared.log.port import RECORD_BYTES_MAX, Log, Ownership
 from shared.log.sqlite import SqliteLog
 from shared.loop import Projection, Worker
+from shared.rebuild_rest import rebuild_routes
 from shared.relay import Relaying
 from shared.retry import until_answered
 from shared.telemetry import Telemetry
@@ -153,7 +154,7 @@ def build(
     replaying = Replaying(store, log, clock, feed, openers.open, settings.partitions, folding.wake)
     api.include_router(failed_routes(FailedDesk(database, openers.open, replaying, settings.workspace), auth))
     api.include_router(republish_routes(RepublishDesk(database, log, feed, clock, republishing), auth))
-    api.include_router(rebuild_routes(RebuildDesk(rebuilder.house, clock, rebuilder), auth))
+    api.include_router(rebuild_routes(ProfilesRebuildDesk(clock, rebuilder), auth, RebuildShown, WORDS))
     api.include_router(verify_routes(VerifyDesk(verifier, leaves, clock), auth))
     return finish(api, life, body_bytes_max=64 << 10)
 

@@ -4,12 +4,9 @@ A rebuild concerns the whole house; what differs is shown of the key's own works
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from services.profiles import switching
 from services.profiles.comparing import Comparison, Report, both_positions, decoded_report
@@ -19,33 +16,21 @@ from services.profiles.switching import NAME
 from services.profiles.telling import left_to_tell
 from services.profiles.wire import Id, Shown
 from shared import rebuild
-from shared.access import ADMIN, Key
 from shared.clock import Clock
-from shared.database import Database
-from shared.errors import Conflict, NotFound
-from shared.httpd import Auth
 from shared.moments import Moment
 from shared.profile import FOLD_VERSION
 from shared.rebuild import COMPARING, DROPPING, FAILED, FILLING, READY, SWITCHED, Live, Pace, Rebuild, Wish
+from shared.rebuild_rest import RebuildDesk, Words
 
 NONE = "none"
+WORDS = Words(
+    begin="Begin a rebuild of profiles beside the live one.",
+    show="How far it is, what differs, what to do next.",
+    switch="Make the rebuilt version the live one, in one transaction.",
+    roll_back="Make the version before live again, folded up to now first.",
+    drop="Abandon it; after a switch, drop the version before.",
+)
 UNDER_WAY = (FILLING, COMPARING, READY, FAILED)
-
-
-class RebuildWanted(BaseModel):
-    """How a rebuild is begun."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"switch_when_equal": True}]})
-
-    switch_when_equal: bool = Field(False, description="switch by itself as soon as nothing differs")
-
-
-class SwitchWanted(BaseModel):
-    """How a rebuild is switched to."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    accept_differences: bool = Field(False, description="switch although something differs; those customers are told")
 
 
 class PartitionShown(Shown):
@@ -98,54 +83,16 @@ class RebuildShown(Shown):
     next_step: str
 
 
-@dataclass(frozen=True, slots=True)
-class RebuildDesk:
-    """Takes commands for the rebuild and shows it. The work is done by whichever process holds it."""
+class ProfilesRebuildDesk(RebuildDesk[RebuildShown]):
+    """Takes orders for the rebuild of profiles and shows it."""
 
-    house: switching.House
-    clock: Clock
-    rebuilder: Rebuilder
-
-    @property
-    def database(self) -> Database:
-        """Of profiles."""
-        return self.house.database
-
-    async def begin(self, workspace: str, wanted: RebuildWanted) -> RebuildShown:
-        """Begin one. Raises Conflict, LogMismatch."""
-        wish: Wish = "switch" if wanted.switch_when_equal else ""
-        await switching.begin(self.house, self.clock.now_ms(), FOLD_VERSION, wish)
-        return await self._woken(workspace)
-
-    async def switch(self, workspace: str, accept: bool) -> RebuildShown:
-        """Switch to the version that was made. Raises NotFound, Conflict."""
-        row = await self._row()
-        if row.phase != READY:
-            raise Conflict(f"it is {row.phase}; it can be switched to when it is ready")
-        report = decoded_report(row.report)
-        if not accept and (report is None or not report.is_equal):
-            raise Conflict("it differs from live: look at what differs, then accept the differences or abandon it")
-        return await self._ask(workspace, row, "switch_anyway" if accept else "switch")
-
-    async def roll_back(self, workspace: str) -> RebuildShown:
-        """Make the version before live again. Raises NotFound, Conflict."""
-        row = await self._row()
-        if row.phase != SWITCHED:
-            raise Conflict(f"it is {row.phase}; only after a switch is there something to roll back to")
-        return await self._ask(workspace, row, "rollback")
-
-    async def drop(self, workspace: str) -> RebuildShown:
-        """Take away what is not live. Raises NotFound, Conflict."""
-        row = await self._row()
-        left = await left_to_tell(self.database) if row.phase == SWITCHED else 0
-        if left:
-            raise Conflict(f"{left} identifiers that differed are still to be told to profile-changes; wait for them")
-        return await self._ask(workspace, row, "drop")
+    def __init__(self, clock: Clock, rebuilder: Rebuilder) -> None:
+        super().__init__(NAME, rebuilder.house.database, rebuilder)
+        self._clock, self._house = clock, rebuilder.house
 
     async def show(self, workspace: str) -> RebuildShown:
-        """The rebuild as it stands; `none` when there is none."""
-        left = await left_to_tell(self.database)
-        async with self.database.snapshot() as connection:
+        left = await left_to_tell(self._database)
+        async with self._database.snapshot() as connection:
             row = await rebuild.load(connection, NAME)
             live = await rebuild.live(connection, NAME) or Live(NAME, 1, FOLD_VERSION)
             goals, made = await both_positions(connection)
@@ -154,21 +101,18 @@ class RebuildDesk:
         report = decoded_report(row.report)
         return _shown(row, live, goals, made, report, workspace, left if row.phase == SWITCHED else 0)
 
-    async def _row(self) -> Rebuild:
-        async with self.database.snapshot() as connection:
-            row = await rebuild.load(connection, NAME)
-        if row is None:
-            raise NotFound("there is no rebuild; begin one by POST /v1/rebuild")
-        return row
+    async def _begin(self, wish: Wish) -> None:
+        await switching.begin(self._house, self._clock.now_ms(), FOLD_VERSION, wish)
 
-    async def _ask(self, workspace: str, row: Rebuild, wish: Wish) -> RebuildShown:
-        async with self.database.transaction() as connection:
-            await rebuild.ask(connection, row, wish)
-        return await self._woken(workspace)
+    def _is_equal(self, row: Rebuild) -> bool:
+        report = decoded_report(row.report)
+        return report is not None and report.is_equal
 
-    async def _woken(self, workspace: str) -> RebuildShown:
-        self.rebuilder.wake()
-        return await self.show(workspace)
+    async def _busy(self, row: Rebuild) -> str:
+        left = await left_to_tell(self._database) if row.phase == SWITCHED else 0
+        return (
+            f"{left} identifiers that differed are still to be told to profile-changes; wait for them" if left else ""
+        )
 
 
 def _nothing(live: Live) -> RebuildShown:
@@ -253,31 +197,3 @@ def _next_step(row: Rebuild, report: Comparison | None, left: int) -> str:
 
 def _moment(at_ms: int) -> object:
     return moment(at_ms) if at_ms else None
-
-
-def rebuild_routes(desk: RebuildDesk, auth: Auth) -> APIRouter:
-    """The rebuild. Looking needs the scope `admin`, everything else an administrator of the house's first workspace."""
-    router = APIRouter(prefix="/v1/rebuild", tags=["rebuild"])
-    admin, house = Depends(auth.needs(ADMIN)), Depends(auth.needs_house())
-
-    @router.post("", status_code=202, summary="Begin a rebuild of profiles beside the live one.")
-    async def begin(key: Annotated[Key, house], wanted: RebuildWanted | None = None) -> RebuildShown:
-        return await desk.begin(key.workspace, wanted or RebuildWanted(switch_when_equal=False))
-
-    @router.get("", summary="How far it is, what differs, what to do next.")
-    async def show(key: Annotated[Key, admin]) -> RebuildShown:
-        return await desk.show(key.workspace)
-
-    @router.post("/switch", status_code=202, summary="Make the rebuilt version the live one, in one transaction.")
-    async def switch(key: Annotated[Key, house], wanted: SwitchWanted | None = None) -> RebuildShown:
-        return await desk.switch(key.workspace, wanted is not None and wanted.accept_differences)
-
-    @router.post("/rollback", status_code=202, summary="Make the version before live again, folded up to now first.")
-    async def roll_back(key: Annotated[Key, house]) -> RebuildShown:
-        return await desk.roll_back(key.workspace)
-
-    @router.delete("", status_code=202, summary="Abandon it; after a switch, drop the version before.")
-    async def drop(key: Annotated[Key, house]) -> RebuildShown:
-        return await desk.drop(key.workspace)
-
-    return router

@@ -20,7 +20,7 @@ from services.scoring.rebuilding import Rebuilder
 from services.scoring.recovering import Recovering
 from services.scoring.routes import Desk, Streaming, alert_routes, decision_routes, definition_routes, stream_routes
 from services.scoring.routes_models import model_routes
-from services.scoring.routes_rebuild import RebuildDesk, rebuild_routes
+from services.scoring.routes_rebuild import WORDS, RebuildShown, ScoringRebuildDesk
 from services.scoring.rulebook import Rulebook
 from services.scoring.settings import ScoringSettings
 from services.scoring.store import SqlStore
@@ -40,6 +40,7 @@ from shared.log.ownership import AllPartitions
 from shared.log.port import Log, Ownership
 from shared.log.sqlite import SqliteLog
 from shared.loop import Worker
+from shared.rebuild_rest import rebuild_routes
 from shared.relay import Relaying
 from shared.retry import until_answered
 from shared.telemetry import Telemetry
@@ -150,7 +151,7 @@ def build(
     api.include_router(decision_routes(desk, past, auth))
     api.include_router(definition_routes(desk, publishing, auth))
     api.include_router(model_routes(fits, auth))
-    api.include_router(rebuild_routes(RebuildDesk(clock, rebuilder), auth))
+    api.include_router(rebuild_routes(ScoringRebuildDesk(clock, rebuilder), auth, RebuildShown, WORDS))
     return finish(api, life)
 
 

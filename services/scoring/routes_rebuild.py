@@ -3,11 +3,7 @@
 A rebuild concerns the whole house; who differs is shown of the key's own workspace alone.
 """
 
-from dataclasses import dataclass
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.scoring import switching
@@ -16,35 +12,24 @@ from services.scoring.showing import moment
 from services.scoring.switching import NAME, REBUILD
 from services.scoring.wire import Shown
 from shared import rebuild
-from shared.access import ADMIN, Key
 from shared.clock import Clock
 from shared.database import fetch
-from shared.errors import Conflict, NotFound
-from shared.httpd import Auth
 from shared.ids import leaf_text
 from shared.moments import Moment
 from shared.rebuild import COMPARING, DROPPING, FAILED, FILLING, READY, SWITCHED, Rebuild, Wish
+from shared.rebuild_rest import RebuildDesk, Words
 
 NONE = "none"
+WORDS = Words(
+    begin="Begin a rebuild of decisions beside the live ones.",
+    show="How far it is, who differs, what to do next.",
+    switch="Put right who differs, in one transaction.",
+    roll_back="Put back what the switch replaced and nobody changed since.",
+    drop="Abandon it; after a switch, drop what was replaced.",
+)
 EXAMPLES_MAX = 20
 FILLING_PERCENT = 50.0
 """So much of the work is reading what was said; the rest is comparing."""
-
-
-class RebuildWanted(BaseModel):
-    """How a rebuild is begun."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"switch_when_equal": True}]})
-
-    switch_when_equal: bool = Field(False, description="switch by itself as soon as nobody differs")
-
-
-class SwitchWanted(BaseModel):
-    """How a rebuild is switched to."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    accept_differences: bool = Field(False, description="put right who differs")
 
 
 class ExampleShown(Shown):
@@ -85,64 +70,30 @@ class RebuildShown(Shown):
     next_step: str
 
 
-@dataclass(frozen=True, slots=True)
-class RebuildDesk:
-    """Takes commands for the rebuild and shows it. The work is done by whichever process holds it."""
+class ScoringRebuildDesk(RebuildDesk[RebuildShown]):
+    """Takes orders for the rebuild of scoring and shows it."""
 
-    clock: Clock
-    rebuilder: Rebuilder
-
-    async def begin(self, workspace: str, wanted: RebuildWanted) -> RebuildShown:
-        """Begin one. Raises Conflict, LogMismatch."""
-        wish: Wish = "switch" if wanted.switch_when_equal else ""
-        await switching.begin(self.rebuilder.house, self.clock.now_ms(), wish)
-        return await self._woken(workspace)
-
-    async def switch(self, workspace: str, accept: bool) -> RebuildShown:
-        """Put right who differs. Raises NotFound, Conflict."""
-        row = await self._row()
-        if row.phase != READY:
-            raise Conflict(f"it is {row.phase}; it can be switched to when it is ready")
-        found = found_of(row)
-        if not accept and (found is None or not found.is_equal):
-            raise Conflict("it differs from live: look at what differs, then accept the differences or abandon it")
-        return await self._ask(workspace, row, "switch_anyway" if accept else "switch")
-
-    async def roll_back(self, workspace: str) -> RebuildShown:
-        """Put back what the switch replaced. Raises NotFound, Conflict."""
-        row = await self._row()
-        if row.phase != SWITCHED:
-            raise Conflict(f"it is {row.phase}; only after a switch is there something to roll back to")
-        return await self._ask(workspace, row, "rollback")
-
-    async def drop(self, workspace: str) -> RebuildShown:
-        """Take away what is not live. Raises NotFound, Conflict."""
-        return await self._ask(workspace, await self._row(), "drop")
+    def __init__(self, clock: Clock, rebuilder: Rebuilder) -> None:
+        super().__init__(NAME, rebuilder.house.database, rebuilder)
+        self._clock, self._house = clock, rebuilder.house
 
     async def show(self, workspace: str) -> RebuildShown:
-        """The rebuild as it stands; `none` when there is none."""
-        async with self.rebuilder.house.database.snapshot() as connection:
+        async with self._database.snapshot() as connection:
             row = await rebuild.load(connection, NAME)
             if row is None or row.kind != REBUILD:
                 return _answer(Rebuild(NAME, 0, "", FILLING, "", 0, 0, 0, "", 0, 0, 0, "", b"", b""), NONE, None)
             differing = await _differing(connection, workspace) if found_of(row) is not None else None
         return _answer(row, row.phase, differing)
 
-    async def _row(self) -> Rebuild:
-        async with self.rebuilder.house.database.snapshot() as connection:
-            row = await rebuild.load(connection, NAME)
-        if row is None or row.kind != REBUILD:
-            raise NotFound("there is no rebuild; begin one by POST /v1/rebuild")
-        return row
+    async def _begin(self, wish: Wish) -> None:
+        await switching.begin(self._house, self._clock.now_ms(), wish)
 
-    async def _ask(self, workspace: str, row: Rebuild, wish: Wish) -> RebuildShown:
-        async with self.rebuilder.house.database.transaction() as connection:
-            await rebuild.ask(connection, row, wish)
-        return await self._woken(workspace)
+    def _is_equal(self, row: Rebuild) -> bool:
+        found = found_of(row)
+        return found is not None and found.is_equal
 
-    async def _woken(self, workspace: str) -> RebuildShown:
-        self.rebuilder.wake()
-        return await self.show(workspace)
+    def _concerns(self, row: Rebuild) -> bool:
+        return row.kind == REBUILD
 
 
 async def _differing(connection: AsyncConnection, workspace: str) -> DifferenceShown:
@@ -216,31 +167,3 @@ def _next_step(row: Rebuild, phase: str, found: Found | None) -> str:
 
 def _moment(at_ms: int) -> object:
     return moment(at_ms) if at_ms else None
-
-
-def rebuild_routes(desk: RebuildDesk, auth: Auth) -> APIRouter:
-    """The rebuild. Looking needs the scope `admin`, everything else an administrator of the house's first workspace."""
-    router = APIRouter(prefix="/v1/rebuild", tags=["rebuild"])
-    admin, house = Depends(auth.needs(ADMIN)), Depends(auth.needs_house())
-
-    @router.post("", status_code=202, summary="Begin a rebuild of decisions beside the live ones.")
-    async def begin(key: Annotated[Key, house], wanted: RebuildWanted | None = None) -> RebuildShown:
-        return await desk.begin(key.workspace, wanted or RebuildWanted(switch_when_equal=False))
-
-    @router.get("", summary="How far it is, who differs, what to do next.")
-    async def show(key: Annotated[Key, admin]) -> RebuildShown:
-        return await desk.show(key.workspace)
-
-    @router.post("/switch", status_code=202, summary="Put right who differs, in one transaction.")
-    async def switch(key: Annotated[Key, house], wanted: SwitchWanted | None = None) -> RebuildShown:
-        return await desk.switch(key.workspace, wanted is not None and wanted.accept_differences)
-
-    @router.post("/rollback", status_code=202, summary="Put back what the switch replaced and nobody changed since.")
-    async def roll_back(key: Annotated[Key, house]) -> RebuildShown:
-        return await desk.roll_back(key.workspace)
-
-    @router.delete("", status_code=202, summary="Abandon it; after a switch, drop what was replaced.")
-    async def drop(key: Annotated[Key, house]) -> RebuildShown:
-        return await desk.drop(key.workspace)
-
-    return router
