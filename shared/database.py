@@ -46,8 +46,10 @@ _ARRAY_TYPES = {
 }  # fmt: skip
 
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "cache_size=-16384", "secure_delete=ON")
-"""16 MiB of pages for each of some six connections; the last one: what is deleted or freed is overwritten."""
+_PAGES = ("cache_size=-16384", "wal_autocheckpoint=16384", "secure_delete=ON")
+"""16 MiB for each of some six connections; 64 MiB until a page that is written again and again goes into the file; what
+is deleted or freed is overwritten."""
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", *_PAGES)
 
 Connection = AsyncConnection | LoopConnection
 """What statements run on: SQLAlchemy's connection, or SQLite's own in a brief transaction."""

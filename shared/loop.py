@@ -60,12 +60,22 @@ class Worker:
     """Folds every partition its ownership names. `run()` until cancelled; `lanes` shows where it stands."""
 
     def __init__(
-        self, log: Log, ownership: Ownership, projection: Projection, clock: Clock, relaying: Relaying | None
+        self,
+        log: Log,
+        ownership: Ownership,
+        projection: Projection,
+        clock: Clock,
+        relaying: Relaying | None,
+        rest_seconds: float = 0.0,
     ) -> None:
+        """`rest_seconds` after each step, so that the next holds what came meanwhile: what only shows need not hurry,
+        and leaves the turn to write to what reacts.
+        """
         self.lanes: dict[int, Lane] = {}
         self.tally = Tally()
         self._log, self._ownership, self._projection, self._clock = log, ownership, projection, clock
         self._states_watermarks = relaying is not None and relaying.states_watermarks
+        self._rest_seconds = rest_seconds
         self._steps = Stepping(projection, projection.store, clock)
         self._identity = ""
         self._relay_task: asyncio.Task[None] | None = None
@@ -232,6 +242,7 @@ class Worker:
             self.tally.folded_records += len(batch.records)
             self.wake()
             self._ownership.progress(self.topic, {lane.partition: batch.next_position})
+            await asyncio.sleep(self._rest_seconds)
 
     async def _take_turn(self, lane: Lane) -> None:
         async with lane.lock:

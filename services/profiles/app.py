@@ -55,6 +55,8 @@ DESCRIPTION = (
     "links one with `act`. Everything belongs to the key's workspace."
 )
 GROUP = "raftar-profiles"
+SHOWN_SECONDS = 0.05
+"""What was decided is shown in steps of so long: touchpoints, which are reacted to, go first."""
 
 Owns = Callable[[str], Ownership]
 """topic → a fresh ownership of its partitions."""
@@ -82,12 +84,13 @@ def build(
     decisions = [DecisionsProjection(store, topic) for topic in (SEGMENT_CHANGES, CHURN_ALERTS)]
     failed = FailedProjection(store)
 
-    def keeper(projection: Projection, relaying: Relaying | None = None) -> Keeper:
+    def keeper(projection: Projection, relaying: Relaying | None = None, rest_seconds: float = 0.0) -> Keeper:
         topic = projection.topic
-        return Keeper(topic, lambda: Worker(log, ownership(topic), projection, clock, relaying))
+        return Keeper(topic, lambda: Worker(log, ownership(topic), projection, clock, relaying, rest_seconds))
 
     folding = keeper(touchpoints, Relaying(settings.partitions, True, settings.allowance_ms))
-    keepers = [folding, *map(keeper, decisions), keeper(failed)]
+    shown: list[Projection] = [*decisions, failed]
+    keepers = [folding, *(keeper(one, rest_seconds=SHOWN_SECONDS) for one in shown)]
     watch = Watch(log, database, clock, keepers)
     tallies = {one.topic: one.tally for one in decisions}
     republishing = Republishing(store, touchpoints.house, clock, folding.wake)

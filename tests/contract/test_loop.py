@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ import pytest
 
 from services.profiles.failed import FailedProjection
 from services.profiles.store import SqlStore
+from shared.checkpoint import Claim
 from shared.clock import SystemClock
 from shared.codec import encode
+from shared.ending import ended
 from shared.errors import NotAccepting
 from shared.events import ImportStarted
+from shared.lane import Portion
 from shared.log.ownership import AllPartitions
 from shared.log.port import Batch, Outgoing, Topic
 from shared.log.sqlite import SqliteLog
@@ -133,6 +136,33 @@ async def test_a_log_that_falls_silent_while_it_is_verified_is_asked_again(tmp_p
         async with working(log, store) as worker:
             await until(stands_at(worker, len(FACTS) + 1))
             assert (log.silences, worker.lanes[0].stopped) == (0, "")
+
+
+class Noting(FailedProjection):
+    """Notes how many records each step held."""
+
+    steps: list[int]
+
+    async def fold_together(self, portions: Sequence[Portion]) -> list[Claim]:
+        self.steps.append(sum(len(portion.batch.records) for portion in portions))
+        return await super().fold_together(portions)
+
+
+async def test_who_rests_folds_the_first_at_once_and_what_comes_meanwhile_together(
+    tmp_path: Path, store: SqlStore
+) -> None:
+    projection = Noting(store)
+    projection.steps = []
+    async with a_log(tmp_path / "log") as log:
+        worker = Worker(log, AllPartitions(1), projection, SystemClock(), None, rest_seconds=0.5)
+        task = asyncio.create_task(worker.run())
+        await log.append(TOUCHPOINTS_FAILED, FACTS[:1])
+        await until(stands_at(worker, 1))
+        for fact in FACTS[1:]:
+            await log.append(TOUCHPOINTS_FAILED, [fact])
+        await until(stands_at(worker, len(FACTS)))
+        await ended([task])
+    assert projection.steps == [1, len(FACTS) - 1]
 
 
 class Leaving(AllPartitions):
