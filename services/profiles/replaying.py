@@ -197,6 +197,7 @@ class Replaying:
         topic, partition, position, _ = place
         try:
             batch = await self.log.read(topic, partition, position, records_max=1, wait_seconds=5.0)
+            await self.log.release(topic, partition, batch.next_position)
             found = [decode(record.value) for record in batch.records[:1] if record.position == position]
         except (OutOfRange, Poison):
             return None

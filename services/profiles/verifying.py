@@ -111,6 +111,7 @@ class Verifier:
         if position >= goal:
             return found
         batch = await self.log.read(TOUCHPOINTS, partition, position, records_max=records_max, wait_seconds=1.0)
+        await self.log.release(TOUCHPOINTS, partition, batch.next_position)
         async with self.database.snapshot() as connection:
             whole, parked = await parked_places(connection, partition, batch)
             for record in up_to(batch, goal, whole).records:
@@ -164,7 +165,13 @@ class Verifier:
         return found
 
     async def _read(self, partition: int, near: Sequence[int], verdict: Verdict) -> list[Record]:
-        """Records from the first to the last of some near positions."""
+        """Records from the first to the last of some near positions. The log prefetches nothing behind them for us."""
+        found = await self._read_near(partition, near, verdict)
+        if found:
+            await self.log.release(TOUCHPOINTS, partition, found[-1].position + 1)
+        return found
+
+    async def _read_near(self, partition: int, near: Sequence[int], verdict: Verdict) -> list[Record]:
         position, found = near[0], list[Record]()
         while position <= near[-1]:
             try:

@@ -126,12 +126,12 @@ class KafkaLog:
                 break
         return Batch((), position)
 
-    async def release(self, topic: str, partition: int) -> None:
-        """Forget what was prefetched of the partition, unless a read of it waits now."""
+    async def release(self, topic: str, partition: int, position: int | None = None) -> None:
+        """Forget what was prefetched of the partition (behind `position` alone), unless a read of it waits now."""
         wanted = TopicPartition(self._prefix + topic, partition)
         for reader in self._readers:
             feed = reader.feeds.get(wanted)
-            if feed is not None and not feed.busy:
+            if feed is not None and not feed.busy and position in (None, feed.next):
                 reader.close_feed(wanted)
 
     async def bounds(self, topic: str) -> dict[int, Bounds]:

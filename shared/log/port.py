@@ -89,8 +89,12 @@ class Log(Protocol):
         empty. Reads of one partition from different positions at once do not disturb each other.
         """
 
-    async def release(self, topic: str, partition: int) -> None:
-        """The caller stops reading this partition: forget buffers and fetches for it."""
+    async def release(self, topic: str, partition: int, position: int | None = None) -> None:
+        """The caller stops reading this partition: forget buffers and fetches for it.
+
+        With a `position` only what a reading that stopped there has left: who looks at some records beside a worker
+        disturbs it no further.
+        """
 
     async def bounds(self, topic: str) -> dict[int, Bounds]:
         """Bounds of every partition, asked from the log itself: `end` covers every append that was stamped

@@ -233,7 +233,7 @@ class SqliteLog:
                 await self._growth(opened, partition, left)
         return Batch((), position)
 
-    async def release(self, topic: str, partition: int) -> None:
+    async def release(self, topic: str, partition: int, position: int | None = None) -> None:
         """Nothing is kept between reads."""
 
     async def bounds(self, topic: str) -> dict[int, Bounds]:

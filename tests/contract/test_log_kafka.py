@@ -239,6 +239,31 @@ async def test_another_client_reads_the_same_records(shared_place: Place) -> Non
     assert set(seen) == mine
 
 
+async def test_who_looked_at_some_records_beside_a_reader_leaves_nothing_that_is_fetched_on(
+    shared_place: Place,
+) -> None:
+    """As the self-audit does: its feed would go on fetching what the worker fetches already."""
+    log = shared_place.open()
+    assert isinstance(log, KafkaLog)
+    topic = await shared_place.topic(log, 1)
+    await log.append(topic, values(0, *map(str, range(30))))
+    worker = asyncio.create_task(log.read(topic, 0, 30, wait_seconds=30))
+    await until(lambda: any(feed.busy for reader in log._readers for feed in reader.feeds.values()), 10, "it waits")
+    looked = await log.read(topic, 0, 3, records_max=5, wait_seconds=10)
+    assert len(feeds_of(log)) == 2
+    await log.release(topic, 0, looked.next_position)
+    assert feeds_of(log) == [30]
+    await log.append(topic, values(0, "30"))
+    assert [record.value for record in (await worker).records] == [b"30"]
+    await log.release(topic, 0, 8)
+    assert feeds_of(log) == [31], "the worker's own stays, with what it has prefetched"
+
+
+def feeds_of(log: KafkaLog) -> list[int]:
+    """Positions at which something is fetched on."""
+    return [feed.next for reader in log._readers for feed in reader.feeds.values()]
+
+
 async def test_retention_and_stamps_are_set_on_the_topic(shared_place: Place) -> None:
     from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 

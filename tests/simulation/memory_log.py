@@ -85,7 +85,7 @@ class MemoryLog:
         is_last = first + records_max >= len(records)
         return Batch(found, end if is_last else found[-1].position + 1)
 
-    async def release(self, topic: str, partition: int) -> None:
+    async def release(self, topic: str, partition: int, position: int | None = None) -> None:
         """Nothing is buffered."""
 
     async def bounds(self, topic: str) -> dict[int, Bounds]:
