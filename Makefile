@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## under a minute: real purchases in, churn alerts out 
 test: $(VENV)/.installed-dev ## check, then every test; what the machine cannot run is listed at the end
 	@$(PY) -m tests.support.kafka_broker --fetch-only || [ "$$RAFTAR_REQUIRE_ALL" != 1 ]
 	@$(MAKE) --no-print-directory check
-	@$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not alone"
+	@$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not alone"
 	@$(PY) -m pytest -m alone
 
 check: $(VENV)/.installed-dev ## style, types and the walls between packages

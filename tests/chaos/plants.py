@@ -17,7 +17,8 @@ from services.scoring.domain.watermark import Heard
 from services.scoring.store import SqlStore
 from shared.checkpoint import Claim
 from shared.database import fetch
-from shared.log.port import Batch, Outgoing
+from shared.lane import Portion
+from shared.log.port import Outgoing
 from shared.outbox import Pending
 from shared.relay import Relay, append_chunk
 from shared.topics import PROFILE_CHANGES
@@ -65,41 +66,44 @@ def _acknowledge_before_the_write() -> None:
 class _Moved:
     """A transaction whose checkpoint is somebody else's matter: it was committed before."""
 
-    def __init__(self, transaction: SqlTransaction, claim: Claim) -> None:
-        self._transaction, self._claim = transaction, claim
+    def __init__(self, transaction: SqlTransaction, claims: Mapping[int, Claim]) -> None:
+        self._transaction, self._claims = transaction, claims
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transaction, name)
 
-    async def move(self, _claim: Claim, _new: Claim) -> Claim:
-        return self._claim
+    async def move(self, claim: Claim, _new: Claim) -> Claim:
+        return self._claims[claim.partition]
 
 
 class _MovedStore:
     """The store of a fold whose checkpoint was committed before."""
 
-    def __init__(self, store: Any, claim: Claim) -> None:
-        self._store, self._claim = store, claim
+    def __init__(self, store: Any, claims: Mapping[int, Claim]) -> None:
+        self._store, self._claims = store, claims
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Moved]:
         async with self._store.transaction() as transaction:
-            yield _Moved(transaction, self._claim)
+            yield _Moved(transaction, self._claims)
 
 
 def _commit_the_checkpoint_first() -> None:
-    fold = TouchpointsProjection.fold
+    fold = TouchpointsProjection.fold_together
 
-    async def checkpoint_first(projection: TouchpointsProjection, claim: Claim, batch: Batch) -> Claim:
+    async def checkpoint_first(projection: TouchpointsProjection, portions: Sequence[Portion]) -> list[Claim]:
         store: Any = projection.store
+        moved: dict[int, Claim] = {}
         async with store.transaction() as transaction:
-            moved: Claim = await transaction.move(claim, claim.past(batch.records, batch.next_position))
+            for claim, batch in portions:
+                new = claim.past(batch.records, batch.next_position)
+                moved[claim.partition] = await transaction.move(claim, new)
         await asyncio.sleep(GAP_SECONDS)
         effects: Any = _MovedStore(store, moved)
         rest = TouchpointsProjection(effects, projection.house, projection.open_sealed)
-        return await fold(rest, claim, batch)
+        return await fold(rest, portions)
 
-    TouchpointsProjection.fold = checkpoint_first  # type: ignore[assignment,method-assign]
+    TouchpointsProjection.fold_together = checkpoint_first  # type: ignore[method-assign]
 
 
 def _skip_dedup() -> None:

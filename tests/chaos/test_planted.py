@@ -13,8 +13,6 @@ from tests.chaos.plants import PLANTS
 from tests.e2e.rules import rules
 from tests.support.house import Ground, House, closing
 
-pytestmark = pytest.mark.alone
-
 PARTITIONS = 2
 
 
