@@ -13,7 +13,7 @@ from typing import Protocol
 
 from shared.checkpoint import Claim
 from shared.clock import Clock
-from shared.errors import Fenced, Retryable, Stopped
+from shared.database import Away
 from shared.lane import Portion
 from shared.log.port import Batch
 
@@ -42,7 +42,7 @@ class Folding(Protocol):
     async def fold_together(self, portions: Sequence[Portion]) -> list[Claim]:
         """The moved claims, in the order of `portions`, which are of different partitions.
 
-        Raises Fenced, Stopped, Retryable: then none has moved.
+        Whatever it raises, none has moved then: Away for all of them, anything else perhaps for one alone.
         """
 
 
@@ -123,15 +123,12 @@ class Stepping:
         began = self._clock.monotonic()
         try:
             claims = await self._folding.fold_together([one.portion for one in taken])
-        except (Fenced, Stopped) as error:
-            return _refused(taken, error)
-        except Retryable as error:  # the database is away, for everybody
+        except Away as error:  # for everybody; or it was too much for its time-outs
             self._failed()
             for one in taken:
                 one.outcome.set_exception(error)
             return ()
         except Exception as error:
-            self._failed()
             return _refused(taken, error)
         self._folded(sum(one.records for one in taken), self._clock.monotonic() - began)
         for one, claim in zip(taken, claims, strict=True):
@@ -139,7 +136,7 @@ class Stepping:
         return ()
 
     def _failed(self) -> None:
-        """A step did not get through: try less at once."""
+        """A step was given up by the database: try less at once."""
         self.records_max = max(1, self.records_max // 4)
 
     def _folded(self, records: int, seconds: float) -> None:

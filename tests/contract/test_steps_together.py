@@ -1,18 +1,25 @@
 """What several partitions bring to one step does what it does when each is folded alone; refused, nothing of it did."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services.profiles.digest import digest
 from services.profiles.fold import TouchpointsProjection
+from services.profiles.opening import KeyAway
 from shared.checkpoint import Claim
+from shared.clock import SystemClock
 from shared.codec import decode
 from shared.database import Database, fetch
+from shared.ending import ended
 from shared.errors import Fenced, Stopped
-from shared.events import ErasureRequested, Fact, IdentityLinked, LeafErased
+from shared.events import ErasureRequested, Fact, IdentityLinked, LeafErased, Sealed
 from shared.lane import Portion
+from shared.sealing import PersonalFields
+from shared.stepping import Stepping
 from shared.topics import PROFILE_CHANGES, TOUCHPOINTS
 from tests.builders import NOON_MS, a_leaf, a_record, a_touchpoint
 from tests.support.decisions import Scoring
@@ -63,7 +70,7 @@ async def claims_of(projection: TouchpointsProjection) -> dict[int, Claim]:
     return {partition: await projection.store.acquire(TOUCHPOINTS, partition, "test") for partition in range(4)}
 
 
-async def told(database: Database) -> list[tuple[str, int, bytes, bytes]]:
+async def told_of(database: Database) -> list[tuple[str, int, bytes, bytes]]:
     rows = await outbox_of(a_projection(database))
     return [(row.topic, row.partition, row.key, row.value) for row in rows]
 
@@ -84,14 +91,14 @@ async def fold_rounds(database: Database, other: Database) -> None:
 
 async def test_profiles_are_the_same_bytes_and_say_the_same(database: Database, other: Database) -> None:
     await fold_rounds(database, other)
-    assert await told(database) == await told(other)
+    assert await told_of(database) == await told_of(other)
     assert await digest(database) == await digest(other)
 
 
 async def test_decisions_are_the_same(database: Database, other: Database, url: str, tmp_path: Path) -> None:
     await fold_rounds(database, other)
     changes: dict[int, list[Fact]] = {}
-    for topic, partition, _, value in await told(other):
+    for topic, partition, _, value in await told_of(other):
         if topic == PROFILE_CHANGES and isinstance(fact := decode(value), Fact):
             changes.setdefault(partition, []).append(fact)
     assert len(changes) > 1
@@ -124,7 +131,7 @@ async def test_refused_for_one_partition_nothing_of_any_is_folded(database: Data
     portions = [Portion(claims[one], a_batch(claims[one], views(a_leaf(f"{one}")))) for one in range(3)]
     with pytest.raises(Fenced, match="touchpoints/1"):
         await projection.fold_together(portions)
-    assert await told(database) == []
+    assert await told_of(database) == []
     moved = await projection.fold_together([portions[0], portions[2]])
     assert [(claim.partition, claim.position) for claim in moved] == [(0, 3), (2, 3)]
 
@@ -141,3 +148,23 @@ async def test_a_partition_in_which_nothing_can_be_folded_stops_alone(database: 
     assert await projection.turn(moved[0]) == moved[0]
     with pytest.raises(Stopped, match="sources could not be folded"):
         await projection.turn(moved[1])
+
+
+async def test_a_key_that_is_not_here_yet_holds_its_partition_alone(database: Database) -> None:
+    def key_is_away(workspace: str, sealed: Sealed) -> PersonalFields:
+        raise KeyAway(f"{sealed.key} is not here")
+
+    projection = a_projection(database)
+    projection.open_sealed = key_is_away
+    claims = await claims_of(projection)
+    sealed = msgspec.structs.replace(views(REZA)[0], personal=Sealed("k2", b"d", b"b"))
+    steps = Stepping(projection, projection.store, SystemClock())
+    task = asyncio.create_task(steps.run())
+    brought = (views(SARA), [sealed], views(SARA_MAIL))
+    told = await asyncio.gather(
+        *(steps.fold(claims[one], a_batch(claims[one], facts)) for one, facts in enumerate(brought)),
+        return_exceptions=True,
+    )
+    await ended([task])
+    assert [one.position if isinstance(one, Claim) else type(one) for one in told] == [3, KeyAway, 3]
+    assert {row[2] for row in await told_of(database)} == {SARA, SARA_MAIL}

@@ -9,6 +9,7 @@ import pytest
 
 from shared.checkpoint import Claim
 from shared.clock import FrozenClock
+from shared.database import Away
 from shared.errors import Fenced, NotAccepting, Stopped
 from shared.lane import Portion
 from shared.log.port import Batch, Record
@@ -81,18 +82,22 @@ async def test_what_is_there_when_the_turn_comes_goes_into_one_step_in_the_order
     assert folder.steps == [[1, 2, 3]]
 
 
-@pytest.mark.parametrize("error", [Fenced("2 is another's"), Stopped("2 must stop"), ValueError("2 has a bug")])
+@pytest.mark.parametrize(
+    "error",
+    [Fenced("2 is another's"), Stopped("2 must stop"), ValueError("2 has a bug"), NotAccepting("the key of 2 is away")],
+)
 async def test_who_cannot_be_folded_hears_of_it_alone(error: Exception) -> None:
     folder = Folder(refuses=lambda partitions: error if 2 in partitions else None)
     folder.gate.set()
     async with stepping(folder) as steps:
         told = await brought(steps, [1, 2, 3])
+        assert steps.records_max == BATCH_RECORDS_MAX, "that it is too much was not the cause"
     assert told == [replace(a_claim(1), position=1), error, replace(a_claim(3), position=1)]
     assert folder.steps == [[1, 2, 3], [1], [2], [3]]
 
 
 async def test_a_database_that_is_away_is_away_for_all_and_is_asked_for_less() -> None:
-    error = NotAccepting("away")
+    error = Away("away")
     folder = Folder(refuses=lambda partitions: error)
     folder.gate.set()
     async with stepping(folder) as steps:
@@ -192,7 +197,7 @@ async def test_a_slow_step_is_halved_from_what_it_really_held() -> None:
 
 async def test_it_never_falls_below_one_record() -> None:
     assert await after_steps(Folder(seconds=9.0), 1, 20) == 1
-    assert await after_steps(Folder(refuses=lambda partitions: NotAccepting("away")), 1, 20) == 1
+    assert await after_steps(Folder(refuses=lambda partitions: Away("away")), 1, 20) == 1
 
 
 async def test_what_has_the_right_length_stays() -> None:
