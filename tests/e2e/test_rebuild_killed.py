@@ -1,4 +1,4 @@
-"""Both rebuilds in both modes, under traffic: whoever does one is killed with -9 on the way, and nothing differs."""
+"""Rebuilds under traffic: whoever does one is killed with -9 on the way, and nothing differs."""
 
 import asyncio
 import contextlib
@@ -21,8 +21,11 @@ SEED = 11
 _clock = SystemClock()
 
 
-@pytest.mark.parametrize("room", ["profiles", "scoring"])
-async def test_a_rebuild_killed_with_9_goes_on_and_equals_live(house: House, room: str) -> None:
+@pytest.mark.parametrize(("mode", "room"), [("embedded", "profiles"), ("embedded", "scoring"), ("kafka", "scoring")])
+async def test_a_rebuild_killed_with_9_goes_on_and_equals_live(
+    mode: str, room: str, request: pytest.FixtureRequest
+) -> None:
+    house: House = request.getfixturevalue(f"{mode}_house")
     people = [somebody() for _ in range(PEOPLE)]
     for start in range(0, PEOPLE, 100):
         await post(house, *(purchase(user, _clock.now_ms()) for user in people[start : start + 100]))
