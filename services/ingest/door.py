@@ -149,7 +149,7 @@ class EventDoor:
         if body.startswith(wire.GZIP_MAGIC):  # a header that says gzip over a plain body is a proxy's leftover
             body = await self._inflated(body, held)
         envelope = self._envelope(route, body)
-        key = self._key(headers, scope["query_string"], envelope.write_key)
+        key = self._key(headers, scope["query_string"], envelope)
         arrival = self._arrival(scope, headers, envelope.sent_at, key)
         sender = self._senders.of(key)
         results = await self._intake.take(Request(envelope, sender, arrival, route.kind, route.native))
@@ -201,7 +201,7 @@ class EventDoor:
 
     # --- who and when -----------------------------------------------------------------------------------------
 
-    def _key(self, headers: dict[bytes, bytes], query: bytes, body_key: str) -> Key:
+    def _key(self, headers: dict[bytes, bytes], query: bytes, envelope: wire.Envelope) -> Key:
         """The live key a request shows, which may write. What an `Authorization` showed is remembered while no key and
         no workspace changes, and found by its hash: the time says nothing of what a wrong one has in common with it."""
         access = self._feed.access
@@ -216,7 +216,7 @@ class EventDoor:
         if key is not None:
             self._remembered[authorization] = key.require(WRITE)
             return key
-        for text in _presented_elsewhere(headers, query, body_key):
+        for text in _presented_elsewhere(headers, query, wire.write_key_of(envelope)):
             key = access.key(text)
             if key is not None:
                 return key.require(WRITE)

@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 import structlog
+from msgspec import Raw
 from msgspec.structs import replace
 
 from services.ingest.domain.admission import admit_native, admit_segment
+from services.ingest.domain.familiar import recognise_call, recognise_native
 from services.ingest.domain.packing import pack, pack_failed
 from services.ingest.domain.terms import ROOT_PATH, Admitted, AdmittedLink, Limits, Refused, Result
 from services.ingest.gathering import Gathering, Request, is_simple
@@ -18,7 +20,7 @@ from services.ingest.imports import Imports
 from services.ingest.metrics import Counts
 from services.ingest.pressure import LogHealth, Patience
 from services.ingest.senders import Senders
-from services.ingest.wire import Item
+from services.ingest.wire import read_item
 from shared.clock import Clock
 from shared.errors import InvalidField, NotAccepting, RaftarError, Rejected
 from shared.ids import derived_id
@@ -97,17 +99,25 @@ class Intake:
             await asyncio.sleep(0)
         return results
 
-    def _admit_some(self, request: Request, items: list[Item]) -> list[Result]:
+    def _admit_some(self, request: Request, items: Sequence[bytes | Raw]) -> list[Result]:
+        """By the short way where it knows an item; else judged."""
+        sender, arrival, limits, kind = request.sender, request.arrival, self._limits, request.kind
+        if request.envelope.context or not request.envelope.plain:
+            return [self._judged(request, item) for item in items]
+        if request.native:
+            return [recognise_native(i, sender, arrival, limits) or self._judged(request, i) for i in items]
+        return [recognise_call(kind, i, sender, arrival, limits) or self._judged(request, i) for i in items]
+
+    def _judged(self, request: Request, item: bytes | Raw) -> Result:
+        raw = bytes(item)
+        read = read_item(raw)
+        if read.unreadable:
+            return Refused("invalid_json", ROOT_PATH, read.unreadable, raw)
         sender, arrival, new_id, limits = request.sender, request.arrival, self._clock.new_id, self._limits
-        kind, context, native = request.kind, request.envelope.context, request.native
-        return [
-            Refused("invalid_json", ROOT_PATH, item.unreadable, item.raw)
-            if item.unreadable
-            else admit_native(item.value, item.raw, sender, arrival, new_id, limits, item.exact)
-            if native
-            else admit_segment(kind, item.value, item.raw, sender, arrival, context, new_id, limits, item.exact)
-            for item in items
-        ]
+        if request.native:
+            return admit_native(read.value, raw, sender, arrival, new_id, limits)
+        context = request.envelope.context
+        return admit_segment(request.kind, read.value, raw, sender, arrival, context, new_id, limits)
 
     async def _keep(self, request: Request, results: list[Result]) -> None:
         """Append the accepted and the refused. No await may come between `_sort` and `enter`: an import could close.
@@ -158,7 +168,7 @@ class Intake:
             if type(touchpoint) is Admitted and touchpoint.import_id:
                 reason = self._imports.why_not(request.sender.workspace, touchpoint.import_id)
                 if reason:
-                    raw = request.envelope.items[index].raw
+                    raw = bytes(request.envelope.items[index])
                     result = results[index] = Refused("import_not_open", "import_id", reason, raw)
                 else:
                     found.import_ids.add(touchpoint.import_id)

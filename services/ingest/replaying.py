@@ -16,7 +16,7 @@ from services.ingest.domain.terms import ROOT_PATH, Arrival, Limits, Refused, Re
 from services.ingest.gathering import Request
 from services.ingest.intake import Intake
 from services.ingest.senders import Senders
-from services.ingest.wire import Envelope, Item
+from services.ingest.wire import Envelope
 from shared.access import Key
 from shared.clock import Clock
 from shared.codec import encode
@@ -89,7 +89,7 @@ class Replaying:
     def _admitted(self, sender: Sender, arrival: Arrival, again: Again) -> tuple[Request, Result]:
         item = _with_id(again) if isinstance(again.item, dict) else again.item
         raw = _encode(item)
-        request = Request(Envelope([Item(item, raw)], False, again.sent_at), sender, arrival, None, again.native)
+        request = Request(Envelope([raw], False, sent_at=again.sent_at), sender, arrival, None, again.native)
 
         def new_id() -> bytes:
             return derived_id("replay", sender.workspace, again.failed_id)

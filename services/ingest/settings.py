@@ -33,7 +33,7 @@ class IngestSettings(HouseSettings):
     ingest_items_max: int = Field(500, ge=1, description="touchpoints in one request")
     ingest_item_bytes_max: int = Field(32 << 10, ge=256, le=256 << 10, description="bytes of one touchpoint")
     ingest_depth_max: int = Field(32, ge=4, le=200, description="nesting of one touchpoint")
-    ingest_object_keys_max: int = Field(256, ge=8, description="keys of one object in a touchpoint")
+    ingest_object_keys_max: int = Field(256, ge=32, description="keys of one object in a touchpoint")
     ingest_header_seconds: float = Field(10.0, gt=0, description="a request's headers must be complete by then")
     ingest_body_seconds: float = Field(30.0, gt=0, description="a request's body must be complete by then")
     ingest_keep_alive_seconds: int = Field(65, ge=1, description="an idle connection is kept this long")

@@ -31,21 +31,20 @@ GZIP_MEMBERS_MAX = 64
 ACCEPTED = b'{"success":true}'
 
 
-class Item(msgspec.Struct, frozen=True):
-    """One item of a request: its decoded JSON and its bytes. `exact`: the strict reader made the one of the other ·
-    `unreadable`: why it could not be decoded alone."""
+class Read(msgspec.Struct, frozen=True):
+    """An item decoded. `unreadable`: why it could not be, "" where it could."""
 
     value: Any
-    raw: bytes
-    exact: bool = False
     unreadable: str = ""
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """What one request holds. `single`: one call, not a batch · `sent_at`: the client's word, of whatever type."""
+    """What one request holds. `items`: the bytes of each · `single`: one call, not a batch · `plain`: no NUL character
+    is in them, and the strict reader took them apart · `sent_at`: the client's word, of whatever type."""
 
-    items: list[Item]
+    items: Sequence[bytes | msgspec.Raw]
     single: bool
+    plain: bool = False
     sent_at: Any = None
     context: dict[str, Any] = {}
     write_key: str = ""
@@ -62,6 +61,7 @@ _batch_decoder = msgspec.json.Decoder(_Batch)
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_NUL = b"u0000"
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
@@ -96,14 +96,16 @@ def read_segment(body: bytes, is_batch: bool, items_max: int = ITEMS_MAX) -> Env
 def read_native(body: bytes, items_max: int = ITEMS_MAX) -> Envelope:
     """The items of a body of `/v1/touchpoints`: one object or an array. Raises InvalidField; TooLarge as above."""
     body = body.strip()
+    if body.startswith(b"{"):
+        return Envelope([body], single=True, plain=_NUL not in body)
     if not body.startswith(b"["):
-        value, _, exact = _json(body)
-        return Envelope([Item(value, body, exact)], single=True)
+        _json(body)
+        return Envelope([body], single=True)
     try:
         found = _list_decoder.decode(body)
     except _UNREADABLE:
         return Envelope(_slow_items(_json(body)[0], items_max), single=False)
-    return Envelope(_items(found, items_max), single=False)
+    return Envelope(_counted(found, items_max), single=False, plain=_NUL not in body)
 
 
 def write_key_of_query(query: bytes) -> str:
@@ -113,11 +115,21 @@ def write_key_of_query(query: bytes) -> str:
     return parse_qs(query.decode("latin-1")).get("writeKey", [""])[0]
 
 
+def write_key_of(envelope: Envelope) -> str:
+    """The key a body shows, "" without one. Raises InvalidField for a call that cannot be read."""
+    if not envelope.single:
+        return envelope.write_key
+    value, _ = _json(bytes(envelope.items[0]))
+    return _text(value.get("writeKey")) if isinstance(value, dict) else ""
+
+
 def _call(body: bytes) -> Envelope:
-    value, body, exact = _json(body)
+    if body.startswith(b"{"):
+        return Envelope([body], single=True, plain=_NUL not in body)
+    value, body = _json(body)
     if not isinstance(value, dict):
         raise InvalidField("", "the body must be a JSON object", "invalid_json")
-    return Envelope([Item(value, body, exact)], single=True, write_key=_text(value.pop("writeKey", "")))
+    return Envelope([body], single=True)
 
 
 def _batch(body: bytes, items_max: int) -> Envelope:
@@ -126,8 +138,9 @@ def _batch(body: bytes, items_max: int) -> Envelope:
     except _UNREADABLE:
         return _slow_batch(body, items_max)
     return Envelope(
-        _items(found.batch, items_max),
+        _counted(found.batch, items_max),
         single=False,
+        plain=_NUL not in body,
         sent_at=found.sentAt,
         context=found.context if isinstance(found.context, dict) else {},
         write_key=_text(found.writeKey),
@@ -136,7 +149,7 @@ def _batch(body: bytes, items_max: int) -> Envelope:
 
 def _slow_batch(body: bytes, items_max: int) -> Envelope:
     """A batch the strict decoder refuses: a form, or one odd item (NaN, half a surrogate) that must not sink it."""
-    value, _, _ = _json(body)
+    value, _ = _json(body)
     if not isinstance(value, dict) or not isinstance(value.get("batch"), list):
         raise InvalidField("batch", 'the body must be {"batch": [...]}')
     context = value.get("context")
@@ -149,9 +162,9 @@ def _slow_batch(body: bytes, items_max: int) -> Envelope:
     )
 
 
-def _items(found: Sequence[msgspec.Raw], items_max: int) -> list[Item]:
+def _counted(found: list[msgspec.Raw], items_max: int) -> list[msgspec.Raw]:
     _check_count(found, items_max)
-    return [_item(bytes(raw)) for raw in found]
+    return found
 
 
 def _check_count(found: Sequence[object], items_max: int) -> None:
@@ -160,36 +173,36 @@ def _check_count(found: Sequence[object], items_max: int) -> None:
         raise TooLarge(f"a request takes {items_max} items (RAFTAR_INGEST_ITEMS_MAX), not {len(found)}")
 
 
-def _slow_items(values: list[Any], items_max: int) -> list[Item]:
+def _slow_items(values: list[Any], items_max: int) -> list[bytes]:
     _check_count(values, items_max)
     try:
-        return [Item(value, json.dumps(value).encode()) for value in values]
+        return [json.dumps(value).encode() for value in values]
     except RecursionError as error:
         raise InvalidField("", "the body is nested too deep", "invalid_json") from error
 
 
-def _item(raw: bytes) -> Item:
+def read_item(raw: bytes | msgspec.Raw) -> Read:
+    """One item's JSON. NaN, lone surrogates and huge integers are let through: who judges it refuses it with a path."""
     try:
-        return Item(_decode(raw), raw, exact=True)
+        return Read(_decode(raw))
     except _UNREADABLE:
         pass
     try:
-        return Item(_lenient(raw), raw)
+        return Read(_lenient(bytes(raw)))
     except _UNREADABLE as error:
-        return Item(None, raw, unreadable=_why(error))
+        return Read(None, f"the body is not JSON: {_why(error)}")
 
 
-def _json(body: bytes) -> tuple[Any, bytes, bool]:
-    """The body as JSON, or the JSON in its form field; the bytes it was decoded from; whether the strict reader took
-    them. Raises InvalidField."""
+def _json(body: bytes) -> tuple[Any, bytes]:
+    """The body as JSON, or the JSON in its form field, and the bytes it was decoded from. Raises InvalidField."""
     try:
-        return _decode(body), body, True
+        return _decode(body), body
     except _UNREADABLE:
         pass
     if body.startswith(FORM_FIELD):
         body = _form_data(body)
     try:
-        return _lenient(body), body, False
+        return _lenient(body), body
     except _UNREADABLE as error:
         raise InvalidField("", f"the body is not JSON: {_why(error)}", "invalid_json") from error
 

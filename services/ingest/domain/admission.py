@@ -7,7 +7,7 @@ refusals are relative to the item, e.g. `properties.amount`; `ROOT_PATH` means t
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -16,7 +16,7 @@ from services.ingest.domain.native import read_native
 from services.ingest.domain.parting import Person, part_draft
 from services.ingest.domain.personal import KNOWN_CHARACTERS_MIN
 from services.ingest.domain.segment import read_segment
-from services.ingest.domain.shape import check_shape, packed_if_fine
+from services.ingest.domain.shape import check_shape
 from services.ingest.domain.terms import (
     ROOT_PATH,
     Admitted,
@@ -55,7 +55,6 @@ _PUBLIC_KINDS = frozenset(("user", "anonymous"))
 _QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)  # greedy: a value may hold quotes of its own
 _OUR_QUOTE = re.compile(r"^'[A-Za-z_. -]{1,40}' is not ")
 _OUR_WORDS = frozenset(("kind", "type", "channel"))
-_OF_NUMBERS = "0123456789.e+-"
 _OBJECTS = frozenset(("properties", "context", "traits", "identifiers", "integrations"))
 _PATH_CHARACTERS = 200
 
@@ -69,34 +68,28 @@ def admit_segment(
     envelope_context: dict[str, Any],
     new_id: NewId,
     limits: Limits,
-    exact: bool = False,
 ) -> Result:
     """One call of Segment's HTTP API.
 
     `kind`: identify, track, page, screen, group or alias as the path says; None in a batch (the item's own `type`
     decides) · `item`: the decoded JSON, of whatever type · `raw`: its bytes as received; their length is judged and
-    they come back in a refusal · `envelope_context`: the batch's `context`, which lies under the item's own ({}) ·
-    `exact`: `item` is what the strict JSON reader made of `raw`, so that its shape can be judged by its bytes.
+    they come back in a refusal · `envelope_context`: the batch's `context`, which lies under the item's own ({}).
     """
-
     try:
-        packed = _check(item, raw, limits, exact)
+        _check(item, raw, limits)
         if envelope_context:
             _check_envelope(envelope_context, raw, limits)
-            packed = b""  # it does not hold all there is
         draft = read_segment(kind, item, sender, arrival, envelope_context)
-        return _admitted(draft, kind or "", item, packed, sender, arrival, new_id, limits)
+        return _admitted(draft, kind or "", item, sender, arrival, new_id, limits)
     except InvalidField as error:
         return _refused(error, raw)
 
 
-def admit_native(
-    item: Any, raw: bytes, sender: Sender, arrival: Arrival, new_id: NewId, limits: Limits, exact: bool = False
-) -> Result:
+def admit_native(item: Any, raw: bytes, sender: Sender, arrival: Arrival, new_id: NewId, limits: Limits) -> Result:
     """One touchpoint of `POST /v1/touchpoints` (fields: `native.NativeTouchpoint`); arguments as `admit_segment`."""
     try:
-        packed = _check(item, raw, limits, exact)
-        return _admitted(read_native(item, sender, arrival), "", item, packed, sender, arrival, new_id, limits)
+        _check(item, raw, limits)
+        return _admitted(read_native(item, sender, arrival), "", item, sender, arrival, new_id, limits)
     except InvalidField as error:
         return _refused(error, raw)
 
@@ -105,30 +98,27 @@ def _admitted(
     draft: Draft,
     call: str,
     item: dict[str, Any],
-    packed: bytes,
     sender: Sender,
     arrival: Arrival,
     new_id: NewId,
     limits: Limits,
 ) -> Admitted | AdmittedLink:
-    _check_name(draft, limits)
+    check_name(draft.name, limits)
+    if draft.import_id and len(draft.import_id.encode()) > limits.id_bytes:
+        raise InvalidField("import_id", f"is longer than {limits.id_bytes} bytes", "too_large")
     id_, deduplicable = _identity(draft, call, item, new_id, limits)
-    person = _person(draft, packed, sender)
+    person = person_of(draft, sender)
     touchpoint, personal = _touchpoint(draft, id_, person, sender, arrival)
     admitted = Admitted(touchpoint, personal, deduplicable, draft.import_id)
     return admitted if person.alias is None else AdmittedLink(_link(touchpoint, person.alias, sender), admitted)
 
 
-def _check(item: Any, raw: bytes, limits: Limits, exact: bool) -> bytes:
-    """The item as msgpack where that was needed to judge it, else b""."""
+def _check(item: Any, raw: bytes, limits: Limits) -> None:
     if len(raw) > limits.item_bytes:
         raise InvalidField(ROOT_PATH, f"has {len(raw)} bytes, more than {limits.item_bytes}", "too_large")
     if type(item) is not dict:
         raise InvalidField(ROOT_PATH, "must be an object", "invalid_type")
-    packed = packed_if_fine(item, raw, limits) if exact else b""
-    if not packed:
-        check_shape(item, limits)
-    return packed
+    check_shape(item, limits)
 
 
 def _check_envelope(context: dict[str, Any], raw: bytes, limits: Limits) -> None:
@@ -138,58 +128,35 @@ def _check_envelope(context: dict[str, Any], raw: bytes, limits: Limits) -> None
         raise InvalidField("context", f"with the batch's context more than {limits.item_bytes} bytes", "too_large")
 
 
-def _check_name(draft: Draft, limits: Limits) -> None:
-    if draft.name and len(draft.name.encode()) > limits.name_bytes:
+def check_name(name: str, limits: Limits) -> None:
+    """Raises InvalidField for a name over its bound."""
+    if name and len(name.encode()) > limits.name_bytes:
         raise InvalidField("name", f"is longer than {limits.name_bytes} bytes", "too_large")
-    if draft.import_id and len(draft.import_id.encode()) > limits.id_bytes:
-        raise InvalidField("import_id", f"is longer than {limits.id_bytes} bytes", "too_large")
 
 
 def _identity(draft: Draft, call: str, item: dict[str, Any], new_id: NewId, limits: Limits) -> tuple[bytes, bool]:
     """(id, deduplicable): the client's id, else a hash of the event as sent where it has a time, else a fresh one."""
     if draft.client_id is not None and draft.client_id[1] != "":
         path, value = draft.client_id
-        text = value if type(value) is str else as_identifier(value, path)
-        if 4 * len(text) > limits.id_bytes and len(text.encode()) > limits.id_bytes:
-            raise InvalidField(path, f"is longer than {limits.id_bytes} bytes", "too_large")
-        return touchpoint_id(text), True
+        return known_id(as_identifier(value, path), path, limits), True
     if draft.when.client_at is None:
         return new_id(), False
     event = {name: value for name, value in item.items() if name not in _NOT_THE_EVENT}
     return derived_id("event", call, _canonical.encode(event)), True
 
 
-def _person(draft: Draft, packed: bytes, sender: Sender) -> Person:
-    """Leaves in order of rank, each with its identifier in the clear; what a public key may not say is unverified."""
-    if packed and draft.alias_of is None and len(draft.offered) == 1:
-        [offered] = draft.offered
-        if offered.kind in _PUBLIC_KINDS and type(offered.value) is str:
-            lone = _lone_person(sender.leaf_secret, sender.workspace, sender.region, offered.kind, offered.value)
-            if lone is not None and packed.count(lone.known_bytes) <= 1:
-                return lone.person
-    return _any_person(draft, packed, sender)
+def known_id(text: str, path: str, limits: Limits) -> bytes:
+    """The 16 bytes kept of a client's id. Raises InvalidField for one over its bound."""
+    if 4 * len(text) > limits.id_bytes and len(text.encode()) > limits.id_bytes:
+        raise InvalidField(path, f"is longer than {limits.id_bytes} bytes", "too_large")
+    return touchpoint_id(text)
 
 
-class _Lone(NamedTuple):
-    """Somebody with one identifier, known by one spelling, as in an item that does not hold it anywhere else."""
+def person_of(draft: Draft, sender: Sender) -> Person:
+    """Leaves in order of rank, each with its identifier in the clear; what a public key may not say is unverified.
 
-    person: Person
-    known_bytes: bytes
-
-
-@lru_cache(16384)
-def _lone_person(secret: bytes, workspace: str, region: str, kind: str, text: str) -> _Lone | None:
-    """What `_any_person` makes of most items, made once. None where it must look closer."""
-    try:
-        leaf, value = _known_leaf(secret, workspace, region, kind, text)
-    except InvalidField:
-        return None
-    if value != text or len(text) < KNOWN_CHARACTERS_MIN or not text.strip(_OF_NUMBERS):
-        return None
-    return _Lone(Person((leaf,), [[kind, value]], [text], True, {}, {}, None), text.encode())
-
-
-def _any_person(draft: Draft, packed: bytes, sender: Sender) -> Person:
+    Raises InvalidField where nobody is named, or an identifier is wrong that must be right.
+    """
     found: dict[bytes, tuple[str, str]] = {}
     sent: set[str] = set()
     unverified: dict[str, Any] = {}
@@ -217,21 +184,8 @@ def _any_person(draft: Draft, packed: bytes, sender: Sender) -> Person:
     forms = {value for _, value in identifiers}
     if alias is not None:
         forms.add(alias[1])
-    known, alone = _spellings(sent, forms, packed)
-    return Person(leaves, identifiers, known, alone, unverified, left_out, alias[0] if alias is not None else None)
-
-
-def _spellings(sent: set[str], forms: set[str], packed: bytes) -> tuple[list[str], bool]:
-    """(what to look for in other text, whether none of it stands in the item but in its own place).
-
-    A form that was not sent like this has no place at all. What could be a number is never sure: a number elsewhere may
-    yet become a text."""
-    known, alone = [], packed != b""
-    for text in sent if forms <= sent else sent | forms:
-        if len(text) >= KNOWN_CHARACTERS_MIN:
-            known.append(text)
-            alone = alone and packed.count(text.encode()) <= (text in sent) and text.strip(_OF_NUMBERS) != ""
-    return known, alone
+    known = [text for text in sent | forms if len(text) >= KNOWN_CHARACTERS_MIN]
+    return Person(leaves, identifiers, known, unverified, left_out, alias[0] if alias is not None else None)
 
 
 def _nobody(draft: Draft, has_unverified: bool) -> InvalidField:

@@ -19,14 +19,12 @@ _PROMOTED = (("ip", "ip"), ("userAgent", "user_agent"), ("user_agent", "user_age
 
 class Person(msgspec.Struct, frozen=True):
     """Who it was. `leaves`: by rank, the first owns the touchpoint · `identifiers`: [kind, value] parallel to them ·
-    `known`: every spelling of them that is long enough to be told from other text · `alone`: none of these stands
-    anywhere else in the item, as its bytes show · `unverified`: what the sender may not assert ·
-    `left_out`: wrong identifiers by path · `alias`: leaf of an earlier user."""
+    `known`: every spelling of them that is long enough to be told from other text · `unverified`: what the sender may
+    not assert · `left_out`: wrong identifiers by path · `alias`: leaf of an earlier user."""
 
     leaves: tuple[bytes, ...]
     identifiers: list[list[str]]
     known: list[str]
-    alone: bool
     unverified: dict[str, Any]
     left_out: dict[str, Any]
     alias: bytes | None
@@ -45,67 +43,72 @@ class Parted(msgspec.Struct, frozen=True):
 def part_draft(draft: Draft, person: Person, sender: Sender, arrival: Arrival) -> Parted:
     """Normalise by the vocabulary, then part. Raises InvalidField (`properties.<name>`) as the vocabulary does."""
     properties = normalise(draft.kind, draft.properties, sender.default_currency)
-    sieve = Sieve(person.known, sender.leaf_secret, person.alone)
+    sieve = Sieve(person.known, sender.leaf_secret)
     traits: dict[str, Any] = dict(person.unverified)
-    properties, text = _part_properties(draft, properties, traits, sieve)
-    context, around = _part_context(draft, traits, sieve)
     personal: dict[str, Any] = {"identifiers": person.identifiers}
-    name = _part_name(draft.name, sieve, personal) if draft.name else ""
-    url = text.pop("url", None) if text else None
+    properties = part_properties(draft.kind, properties, sieve, traits, personal)
+    context = part_context(draft.context, draft.traits, sieve, traits, personal)
+    if sieve.campaign and "campaign" not in context:
+        context["campaign"] = sieve.campaign
+    name = part_name(draft.name, sieve, personal)
     if traits:
         personal["traits"] = traits
-    if text:
-        personal["text"] = text
-    if url:
-        personal["url"] = url
     if person.left_out:
         personal["left_out"] = person.left_out
-    if around:
-        _promote(around, personal)
     if sender.trust == PUBLIC and arrival.remote_ip:
         personal.setdefault("ip", arrival.remote_ip)
-    if around:
-        personal["context"] = around
     return Parted(properties, context, name, personal)
 
 
-def _part_properties(
-    draft: Draft, properties: dict[str, Any], traits: dict[str, Any], sieve: Sieve
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(readable properties, sealed text); personal traits go to `traits`, the others stay in `properties.traits`."""
-    about = _ABOUT[draft.kind]
+def part_properties(
+    kind: str, properties: dict[str, Any], sieve: Sieve, traits: dict[str, Any], personal: dict[str, Any]
+) -> dict[str, Any]:
+    """The readable ones of normalised properties (which are changed); sealed ones go into `personal` as `text` and
+    `url`, personal traits to `traits`, while the others stay in `properties.traits`."""
+    about = _ABOUT[kind]
     text: dict[str, Any] = {}
     sent_traits = properties.pop("traits", None)
-    readable = sieve.part(properties, text, about, PERSONAL_PROPERTIES[draft.kind], own=_BUSINESS_KEYS[draft.kind])
+    readable = sieve.part(properties, text, about, PERSONAL_PROPERTIES[kind], own=_BUSINESS_KEYS[kind])
     if type(sent_traits) is dict:
-        owner = Around.THING if draft.kind == "grouped" else Around.PERSON
+        owner = Around.THING if kind == "grouped" else Around.PERSON
         readable["traits"] = sieve.part(sent_traits, traits, owner)
     elif sent_traits is not None:
         text["traits"] = sent_traits
-    return readable, text
+    if text:
+        url = text.pop("url", None)
+        if url:
+            personal["url"] = url
+        if text:
+            personal["text"] = text
+    return readable
 
 
-def _part_context(draft: Draft, traits: dict[str, Any], sieve: Sieve) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(readable context, sealed context). The campaign of a page's address is kept where the client names none."""
+def part_context(
+    context: dict[str, Any],
+    context_traits: dict[str, Any],
+    sieve: Sieve,
+    traits: dict[str, Any],
+    personal: dict[str, Any],
+) -> dict[str, Any]:
+    """The readable part of a context and of the traits that came inside it; what is sealed goes into `personal` as
+    `ip`, `user_agent` and `context`, personal traits to `traits`."""
     sealed: dict[str, Any] = {}
-    context = sieve.part_context(draft.context, sealed) if draft.context else {}
-    if draft.traits:
-        kept = sieve.part(draft.traits, traits, Around.PERSON)
+    readable = sieve.part(context, sealed) if context else {}
+    if context_traits:
+        kept = sieve.part(context_traits, traits, Around.PERSON)
         if kept:
-            context["traits"] = kept
-    if sieve.campaign and "campaign" not in context:
-        context["campaign"] = sieve.campaign
-    return context, sealed
+            readable["traits"] = kept
+    for sent, field in _PROMOTED:
+        if sent in sealed:
+            personal.setdefault(field, sealed.pop(sent))
+    if sealed:
+        personal["context"] = sealed
+    return readable
 
 
-def _part_name(name: str, sieve: Sieve, personal: dict[str, Any]) -> str:
-    if sieve.mentions(name) or not may_stay(name):
+def part_name(name: str, sieve: Sieve, personal: dict[str, Any]) -> str:
+    """The name where it may stay readable; else "", and it is sealed."""
+    if name and (sieve.mentions(name) or not may_stay(name)):
         personal["name"] = name
         return ""
     return name
-
-
-def _promote(sealed_context: dict[str, Any], personal: dict[str, Any]) -> None:
-    for sent, field in _PROMOTED:
-        if sent in sealed_context:
-            personal.setdefault(field, sealed_context.pop(sent))

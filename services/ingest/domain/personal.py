@@ -4,10 +4,8 @@ import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote_plus
-
-import msgspec
 
 from services.ingest.domain.traces import (
     ADDRESS,
@@ -33,8 +31,6 @@ _NOTHING: frozenset[str] = frozenset()
 KNOWN_CHARACTERS_MIN = 6
 """A shorter identifier stands in other text by chance."""
 _ADDRESS_CHARACTERS_MAX = 256
-CONTEXT_BYTES_REMEMBERED_MAX = 2048
-_pack = msgspec.msgpack.Encoder().encode
 _CAMPAIGN = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "name", "utm_term": "term",
              "utm_content": "content"}  # fmt: skip
 
@@ -47,16 +43,12 @@ class Sieve:
 
     __slots__ = ("_identifiers", "_plain_below", "_secret", "_shortest", "campaign")
 
-    def __init__(self, identifiers: Sequence[str], secret: bytes, alone: bool = False) -> None:
+    def __init__(self, identifiers: Sequence[str], secret: bytes) -> None:
         """`identifiers`: this touchpoint's own, as sent and normalised; wherever one of them comes up again, that text
-        is sealed · `secret`: keys the stand-ins of ids that are personal (at most 64 bytes) · `alone`: it is known
-        that none of them stands in a name or text that will come (in a decoded part of one it still may)."""
+        is sealed · `secret`: keys the stand-ins of ids that are personal (at most 64 bytes)."""
         self._identifiers = identifiers
-        if alone or not identifiers:
-            self._shortest, self._plain_below = sys.maxsize, REMEMBERED_CHARACTERS_MAX + 1
-        else:
-            self._shortest = min(map(len, identifiers))
-            self._plain_below = min(self._shortest, REMEMBERED_CHARACTERS_MAX + 1)
+        self._shortest = min(map(len, identifiers)) if identifiers else sys.maxsize
+        self._plain_below = min(self._shortest, REMEMBERED_CHARACTERS_MAX + 1)
         self._secret = secret
         self.campaign: dict[str, str] = {}
 
@@ -102,19 +94,6 @@ class Sieve:
                 value = self._list(value, name, sealed, object_says(name, around), path + name)
             readable[name] = value
         return readable
-
-    def part_context(self, context: dict[str, Any], sealed: dict[str, Any]) -> dict[str, Any]:
-        """As `part`. Visitors and pages come again with the same context, so where it holds none of the identifiers
-        how it was parted is remembered. What comes back may hold objects that others hold too: nobody changes them."""
-        if self._shortest < sys.maxsize:
-            return self.part(context, sealed)
-        packed = _pack(context)
-        if len(packed) > CONTEXT_BYTES_REMEMBERED_MAX:
-            return self.part(context, sealed)
-        parted = _parted_context(packed, self._secret)
-        self.met(parted.campaign)
-        sealed.update(parted.sealed)
-        return parted.readable.copy()
 
     def met(self, campaign: "Campaign") -> None:
         """What an address says of its campaign; the first word holds. Decoded, it may mention somebody after all."""
@@ -164,28 +143,13 @@ class Sieve:
         return "h_" + blake2b(text.encode(), key=self._secret, digest_size=12).hexdigest()
 
 
-class _PartedContext(NamedTuple):
-    """A context in which no identifier stands, parted."""
-
-    readable: dict[str, Any]
-    sealed: dict[str, Any]
-    campaign: Campaign
-
-
-@lru_cache(4096)
-def _parted_context(packed: bytes, secret: bytes) -> _PartedContext:
-    sieve, sealed = _ListeningSieve((), secret), dict[str, Any]()
-    readable = sieve.part(msgspec.msgpack.decode(packed), sealed)
-    return _PartedContext(readable, sealed, tuple(sieve.heard))
-
-
-class _ListeningSieve(Sieve):
-    """Keeps all that addresses say of campaigns: whose item it is decides which of it holds."""
+class ListeningSieve(Sieve):
+    """Of nobody's touchpoint yet. Keeps all that addresses say of campaigns: which of it holds is decided later."""
 
     __slots__ = ("heard",)
 
-    def __init__(self, identifiers: Sequence[str], secret: bytes) -> None:
-        super().__init__(identifiers, secret)
+    def __init__(self, secret: bytes) -> None:
+        super().__init__((), secret)
         self.heard: list[tuple[str, str]] = []
 
     def met(self, campaign: Campaign) -> None:

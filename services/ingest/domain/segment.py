@@ -52,7 +52,8 @@ _RENAMED = {
 _NOT_BY_NAME = frozenset(("identified", "grouped", "custom"))
 _CHANNEL_WORDS = {"web": "web", "browser": "web", "mobile": "app", "app": "app", "server": "server"}
 _OWN_PLACE = frozenset(("message", "contact", "support", "feedback"))
-_EVERYTHING: tuple[dict[str, Any], ...] = ({}, {"All": True}, {"all": True})
+EVERYTHING: tuple[dict[str, Any], ...] = ({}, {"All": True}, {"all": True})
+"""`integrations` that name none: nothing to keep."""
 
 
 @lru_cache(4096)
@@ -86,7 +87,7 @@ def read_segment(
     draft.channel = _channel(draft.kind, item.get("channel"), context, sender)
     if "integrations" in item:
         integrations = as_object(item["integrations"], "integrations")
-        if integrations not in _EVERYTHING:
+        if integrations not in EVERYTHING:
             context["integrations"] = integrations
     return draft
 
@@ -140,21 +141,25 @@ def _identify(draft: Draft, item: dict[str, Any], sender: Sender) -> None:
 
 
 def _track(draft: Draft, item: dict[str, Any], sender: Sender) -> None:
-    event = item.get("event")
+    properties = as_object(item.get("properties"), "properties")
+    draft.kind, draft.name, draft.properties = tell_event(item.get("event"), properties)
+
+
+def tell_event(event: Any, properties: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """(kind, name, properties) of a track call. Raises InvalidField when it names no event."""
     if not isinstance(event, str) or not event.strip():
         raise InvalidField("event", "is missing: a track call names its event", "missing")
-    properties = as_object(item.get("properties"), "properties")
-    kind = draft.kind = kind_of_event(event)
+    kind = kind_of_event(event)
     if kind == "custom":
-        draft.name = event.strip()
-    elif kind == "refunded" and event.strip().lower() in _CANCELLED:
+        return kind, event.strip(), properties
+    if kind == "refunded" and event.strip().lower() in _CANCELLED:
         # Without an amount a refund cancels its whole order; `total` is here the order's value, not money given back.
         properties = {name: value for name, value in properties.items() if name not in _MONEY}
     for spec_name, name in _RENAMED.get(kind, ()):
         if spec_name in properties and name not in properties:
             properties = {**properties, name: properties[spec_name]}
             del properties[spec_name]
-    draft.properties = properties
+    return kind, "", properties
 
 
 def _page(draft: Draft, item: dict[str, Any], sender: Sender) -> None:
@@ -205,12 +210,22 @@ _CALLS = {
 
 
 def _channel(kind: str, said: Any, context: dict[str, Any], sender: Sender) -> str:
-    """Messages, calls, tickets and surveys have their own channel; for the rest the sender's side decides."""
+    return own_channel(kind) or said_channel(said) or side_channel(context, sender)
+
+
+def own_channel(kind: str) -> str:
+    """Messages, calls, tickets, surveys and views have a channel of their own; "" for all that may happen anywhere."""
     declared = KINDS[kind]
-    if declared.group in _OWN_PLACE or kind in ("page_viewed", "screen_viewed"):
-        return declared.channel
-    if isinstance(said, str) and said in _CHANNEL_WORDS:
-        return _CHANNEL_WORDS[said]
+    return declared.channel if declared.group in _OWN_PLACE or kind in ("page_viewed", "screen_viewed") else ""
+
+
+def said_channel(said: Any) -> str:
+    """The channel a client's `channel` means, "" for words that mean none."""
+    return _CHANNEL_WORDS.get(said, "") if isinstance(said, str) else ""
+
+
+def side_channel(context: dict[str, Any], sender: Sender) -> str:
+    """Where nobody says a channel, the sender's side decides."""
     if "page" in context:
         return "web"
     if "app" in context and "device" in context:

@@ -3,12 +3,9 @@
 from math import isfinite
 from typing import Any
 
-import msgspec
-
 from services.ingest.domain.terms import ROOT_PATH, Limits
 from shared.errors import InvalidField
 
-_pack = msgspec.msgpack.Encoder().encode
 _INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**64 - 1
 
 
@@ -18,24 +15,6 @@ def check_shape(value: Any, limits: Limits) -> None:
     values that are no JSON. An item costs about a microsecond per twenty values."""
     if not _is_fine(value, limits.depth, limits.object_keys):
         _say_why(value, limits.depth, limits, "")
-
-
-def packed_if_fine(item: dict[str, Any], raw: bytes, limits: Limits) -> bytes:
-    """The item as msgpack where the bytes alone show that `check_shape` passes; b"" says nothing.
-
-    `item` is what the strict JSON reader made of `raw`: it takes neither half surrogates nor numbers that are not
-    finite, a NUL only as its escape, and neither depth nor keys can exceed all brackets and colons there are (a key and
-    its value need 5 bytes at least). Only the size of integers must be asked of the item itself; msgpack has the bounds
-    that `check_shape` has.
-    """
-    if raw.count(b"{") + raw.count(b"[") > limits.depth or (b"\\" in raw and b"u0000" in raw):
-        return b""
-    if len(raw) > 5 * limits.object_keys and raw.count(b":") > limits.object_keys:
-        return b""
-    try:
-        return _pack(item)
-    except OverflowError:
-        return b""
 
 
 def _is_fine(value: Any, depth: int, keys: int) -> bool:

@@ -11,7 +11,7 @@ ROOT_PATH = "$"
 """The path of a refusal that is about the whole item, not one of its fields."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sender:
     """Who sends, as their key says. `trust`: events.PUBLIC, PROVIDER or SECRET · `region`: two letters for local phone
     forms ("" = none) · `leaf_secret`: the workspace's 32 bytes · `default_currency`: ISO 4217 for money sent without
@@ -35,7 +35,7 @@ class Arrival(msgspec.Struct, frozen=True):
     remote_ip: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Limits:
     """Bounds of one item and one request; every one is a documented setting of the door."""
 
@@ -47,7 +47,7 @@ class Limits:
     name_bytes: int = 256
 
 
-class Admitted(msgspec.Struct, frozen=True):
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """One touchpoint taken in. `personal` is what must be sealed (never empty of `identifiers`); `deduplicable` is
     False when neither a client id nor a client time came, so that a retry counts again; `import_id` "" = live."""
 

@@ -15,6 +15,7 @@ AHEAD_CLAMPED_MS = 10 * 60 * 1000
 AHEAD_REFUSED_MS = 24 * 60 * 60 * 1000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_OF_NO_ZONE = _EPOCH.replace(tzinfo=None)
 _NUMBER = re.compile(r"-?\d{9,17}(\.\d{1,9})?", re.ASCII)
 _LOOSE_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?=$|[T ])", re.ASCII)
 _RFC_2822 = re.compile(
@@ -68,7 +69,7 @@ def _unusual_text_ms(text: str) -> int:
 
 
 def _moment_ms(moment: datetime) -> int:
-    since = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)) - _EPOCH
+    since = moment - (_EPOCH if moment.tzinfo is not None else _EPOCH_OF_NO_ZONE)
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
@@ -83,7 +84,7 @@ def _number_ms(number: float) -> int:
     raise ValueError("no epoch time has this many digits: send seconds, milliseconds or microseconds")
 
 
-class When(msgspec.Struct, frozen=True):
+class When(msgspec.Struct, frozen=True, gc=False):
     """`occurred_at`: corrected and clamped · `client_at`: as sent (None: none) · `day`: of that time, else 0."""
 
     occurred_at: int
@@ -105,30 +106,32 @@ def when(
     Up to 10 minutes ahead of `received_at` is believed, up to 24 hours is clamped to it. Raises InvalidField with the
     path for what cannot be read, lies further ahead, or before 1970.
     """
+    received_at, sent_ms = arrival.received_at, arrival.sent_at
     stated = kept or original
     if stated is None:
-        return When(arrival.received_at, None, 0)
+        return When(received_at, None, 0)
     path, value = stated
-    stated_ms = read_time(path, value)
-    sent_ms = read_time(*sent) if sent is not None else arrival.sent_at
-    skew_ms = 0 if kept is not None or sent_ms is None else arrival.received_at - sent_ms
-    return When(_believed(path, stated_ms + skew_ms, arrival.received_at), str(value), day_of(stated_ms))
+    at_ms = stated_ms = read_time(path, value)
+    if sent is not None:
+        sent_ms = read_time(*sent)
+    if kept is None and sent_ms is not None:
+        at_ms += received_at - sent_ms
+    if not 0 <= at_ms <= received_at + AHEAD_CLAMPED_MS:
+        at_ms = _clamped(path, at_ms, received_at)
+    return When(at_ms, str(value), day_of(stated_ms))
 
 
 def read_time(path: str, value: object) -> int:
     """`parse_time`, with the field's path in its error (InvalidField, code `invalid_time`)."""
     try:
-        return parse_time(value)
+        return _text_ms(value) if type(value) is str else parse_time(value)
     except ValueError as error:
         raise InvalidField(path, str(error), "invalid_time") from error
 
 
-def _believed(path: str, at_ms: int, received_at: int) -> int:
+def _clamped(path: str, at_ms: int, received_at: int) -> int:
     if at_ms < 0:
         raise InvalidField(path, "lies before 1970", "time_too_old")
-    ahead_ms = at_ms - received_at
-    if ahead_ms <= AHEAD_CLAMPED_MS:
-        return at_ms
-    if ahead_ms <= AHEAD_REFUSED_MS:
+    if at_ms - received_at <= AHEAD_REFUSED_MS:
         return received_at
     raise InvalidField(path, "lies more than 24 hours ahead of its arrival", "time_in_future")
