@@ -29,6 +29,7 @@ from shared.errors import (
     Stopped,
     TooLarge,
 )
+from shared.straight import Straight
 from shared.telemetry import Telemetry, where
 
 _log = structlog.get_logger("http")
@@ -91,10 +92,10 @@ class Life:
 
 
 class HouseApp:
-    """A finished service: what uvicorn calls, and its `life`."""
+    """A finished service: what uvicorn calls, its `life`, and who takes requests straight."""
 
-    def __init__(self, app: ASGIApp, life: Life) -> None:
-        self.life = life
+    def __init__(self, app: ASGIApp, life: Life, straight: Straight | None = None) -> None:
+        self.life, self.straight = life, straight
         self._app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

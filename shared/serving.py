@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from shared.accepting import Acceptor
 from shared.clock import SystemClock
 from shared.httpd import HouseApp
+from shared.straight import Straight, Whole
 
 _log = structlog.get_logger("serving")
 
@@ -89,14 +90,17 @@ def _answer(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's fast HTTP/1.1 protocol, which alone waits for ever for a request and lets its head grow for ever.
 
-    A request that came whole, as most do, costs no timer.
+    A request that came whole, as most do, costs no timer. What the application takes straight is never a request of
+    ASGI's: nothing is made for it that only ASGI needs.
     """
 
     serving = Serving()
+    straight: Straight | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._in_head, self._in_body = True, False
         self._head_bytes = 0
+        self._whole: Whole | None = None
         self._timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)
         self._timer = self.loop.call_later(self.serving.header_seconds, self._head_late)
@@ -104,23 +108,71 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        if self._whole is not None and self._in_body:
+            self._whole.leave()
+            self.tasks.discard(self._whole)
 
     def on_message_begin(self) -> None:
         self._in_head = True
-        super().on_message_begin()
-        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
         self._head_bytes = 0
-        self._stop_timer()
+        if self._timer is not None:
+            self._stop_timer()
+        if self.straight is not None and self._goes_straight(self.straight):
+            keep_alive: bool = self.parser.should_keep_alive()
+            self._whole = Whole(self.url, self.headers, self.client, keep_alive, self.straight, self)
+            self.cycle = self._whole  # type: ignore[assignment]
+            self.tasks.add(self._whole)  # type: ignore[arg-type]
+        else:
+            self._whole = None
+            self._begin_asgi()
+
+    def _goes_straight(self, straight: Straight) -> bool:
+        """A plain POST to one of its paths, of bounded length, with nothing before it that is not answered yet."""
+        if self.url not in straight.straight_paths or self.parser.get_method() != b"POST":
+            return False
+        before = self.cycle
+        if (before is not None and not before.response_complete) or self.pipeline or self.flow.write_paused:
+            return False
+        if self.config.proxy_headers and any(name == b"x-forwarded-for" for name, _ in self.headers):
+            return False  # a middleware reads who the client is
+        if self.expect_100_continue or self.parser.should_upgrade() or self.parser.get_http_version() != "1.1":
+            return False
+        for name, value in self.headers:
+            if name == b"content-length":
+                return value.isdigit() and int(value) <= straight.straight_bytes_max
+        return False
+
+    def _begin_asgi(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
         super().on_headers_complete()
         self.scope[ANSWER] = partial(_answer, self.cycle)  # type: ignore[literal-required]
 
+    def on_body(self, body: bytes) -> None:
+        if self._whole is not None:
+            self._whole.receive(body)
+        else:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._in_body = False
-        self.scope[COMPLETE_AT] = _clock.monotonic()  # type: ignore[literal-required]
-        super().on_message_complete()
+        if self._whole is not None:
+            self._whole.complete(_clock.monotonic())
+        else:
+            self.scope[COMPLETE_AT] = _clock.monotonic()  # type: ignore[literal-required]
+            super().on_message_complete()
+
+    def answered(self, whole: Whole) -> None:
+        """As the straight way wants it."""
+        self.tasks.discard(whole)
+        self.on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -244,7 +296,7 @@ class HouseServer(uvicorn.Server):
 
 def server(app: HouseApp, serving: Serving) -> HouseServer:
     """A server for `app`. Raises RuntimeError when the fast parts are not in use."""
-    protocol = type("Http", (BoundedHttp,), {"serving": serving})
+    protocol = type("Http", (BoundedHttp,), {"serving": serving, "straight": app.straight})
     settings: dict[str, Any] = {
         "host": serving.host,
         "port": serving.port,

@@ -102,7 +102,8 @@ def build(
     api.include_router(settings_routes(feed, settings.ingest_public_url))
     describe_events(api)
     rest = Guarded(api, body_bytes_max=1 << 20)
-    return HouseApp(EventDoor(rest, intake, senders, feed, clock, settings, inflight, patience, counts), life)
+    door = EventDoor(rest, intake, senders, feed, clock, settings, inflight, patience, counts)
+    return HouseApp(door, life, straight=door)
 
 
 def from_settings(settings: IngestSettings) -> HouseApp:

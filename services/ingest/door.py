@@ -1,57 +1,43 @@
-"""The event routes: one pure-ASGI class in front of FastAPI's router, which would cost five times all the rest.
+"""The event routes: one class in front of FastAPI's router, which would cost five times all the rest.
 
 Reads the body within its bounds, finds the key, hands the items to the intake and answers what real SDKs understand:
-200 with JSON, or a flat `code`/`message`/`detail` error.
+200 with JSON, or a flat `code`/`message`/`detail` error. Most requests come straight from the socket
+(`shared.straight`), all others by ASGI; both are read and answered by the same functions.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Container, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.ingest import wire
-from services.ingest.domain.terms import Arrival
+from services.ingest.answers import PREFLIGHT, TAKEN, Answer, fault, refusal, send_by_asgi, taken
+from services.ingest.domain.terms import Arrival, Result
 from services.ingest.domain.times import parse_time
-from services.ingest.gathering import Request
-from services.ingest.intake import Intake
+from services.ingest.gathering import Request, Taken
+from services.ingest.intake import ITEMS_AT_ONCE, Intake
 from services.ingest.metrics import Counts
-from services.ingest.pressure import Inflight, Patience, TooBusy
+from services.ingest.pressure import Inflight, Patience
 from services.ingest.senders import Senders
 from services.ingest.settings import IngestSettings
 from shared.access import WRITE, Key
 from shared.clock import Clock
 from shared.definitions import DefinitionsFeed
-from shared.errors import NotAllowed, OutcomeUnknown, RaftarError, Stopped, TooLarge
+from shared.errors import NotAllowed, OutcomeUnknown, RaftarError, TooLarge
 from shared.events import PUBLIC
-from shared.httpd import Problem, fault_problem, headers_of, presented, problem, problem_of, status_of
-from shared.serving import ANSWER, head_of, waited_seconds
-from shared.telemetry import where
-
-_log = structlog.get_logger("door")
+from shared.httpd import presented, problem
+from shared.serving import ANSWER, waited_seconds
+from shared.straight import Headers, Whole
 
 INLINE_GZIP_BYTES = 32 * 1024
 """Larger gzip bodies are inflated in a thread, so that one of them delays nobody."""
 REFUSED_BODY_FACTOR = 4
 """How many times the bound is read and thrown away, so that a client still sending hears 413 and not a broken pipe."""
 
-Headers = list[tuple[bytes, bytes]]
-CORS: Headers = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"Retry-After"),
-]
-PREFLIGHT: Headers = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"POST, OPTIONS"),
-    (b"access-control-allow-headers", b"authorization, content-type, x-write-key, x-retry-count, anonymousid, sentat"),
-    (b"access-control-max-age", b"86400"),
-    (b"content-length", b"0"),
-]
-_JSON: Headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff"), *CORS]
-_TAKEN = head_of(200, _JSON)
 KEYS_REMEMBERED_MAX = 4096
 _WANTED = frozenset((b"authorization", b"content-length", b"content-encoding", b"x-write-key", b"sentat"))
 
@@ -76,6 +62,8 @@ def _routes() -> dict[str, Route]:
 
 
 ROUTES = _routes()
+STRAIGHT_ROUTES = {path.encode(): route for path, route in ROUTES.items()}
+STRAIGHT_BYTES_MAX = 256 * 1024
 
 
 class ClientGone(Exception):
@@ -83,7 +71,9 @@ class ClientGone(Exception):
 
 
 class EventDoor:
-    """ASGI: answers the event routes itself and passes everything else on."""
+    """ASGI, and `shared.straight.Straight`: answers the event routes itself and passes everything else on."""
+
+    straight_paths: Container[bytes] = STRAIGHT_ROUTES
 
     def __init__(
         self,
@@ -102,6 +92,8 @@ class EventDoor:
         self._body_bytes_max = settings.ingest_body_bytes_max
         self._inflated_bytes_max = settings.ingest_inflated_bytes_max
         self._items_max = settings.ingest_items_max
+        self.straight_bytes_max = min(STRAIGHT_BYTES_MAX, settings.ingest_body_bytes_max)
+        self._later: set[asyncio.Task[None]] = set()
         self._access = feed.access
         self._remembered: dict[bytes, Key] = {}
 
@@ -112,10 +104,13 @@ class EventDoor:
         elif scope["method"] == "POST":
             await self._post(route, scope, receive, send)
         elif scope["method"] == "OPTIONS":
-            await _send(send, 204, PREFLIGHT, b"")
+            await send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT})
+            await send({"type": "http.response.body", "body": b""})
         else:
-            body = msgspec.json.encode(problem("method_not_allowed", "event routes take POST"))
-            await _send(send, 405, _sized(body, (b"allow", b"POST, OPTIONS")), body)
+            wrong = problem("method_not_allowed", "event routes take POST")
+            await send_by_asgi(send, Answer(405, msgspec.json.encode(wrong), [(b"allow", b"POST, OPTIONS")]))
+
+    # --- by ASGI ----------------------------------------------------------------------------------------------
 
     async def _post(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         held = _Held(self._inflight)
@@ -125,37 +120,123 @@ class EventDoor:
             self._counts.request(route.name, 499)
             return
         except RaftarError as error:
-            status, headers, body = _error_answer(error)
+            answer = refusal(error)
         except asyncio.CancelledError:  # the server ends and waits no longer; what was begun may still be kept
-            status, headers, body = _error_answer(OutcomeUnknown("cut short"))
-        except Exception as error:  # the last resort: an SDK must get JSON with CORS, and keep its batch
-            _log.error("fault", route=route.name, error=type(error).__name__, where=where(error))
-            status, headers, body = _answer(500, fault_problem())
+            answer = refusal(OutcomeUnknown("cut short"))
+        except Exception as error:
+            answer = fault(route.name, error)
         else:
             self._counts.request(route.name, 200)
-            answer = scope.get(ANSWER)
-            if answer is None or not answer(_TAKEN, body):
-                await _send(send, 200, _sized(body), body)
+            at_once = scope.get(ANSWER)
+            if at_once is None or not at_once(TAKEN, body):
+                await send_by_asgi(send, Answer(200, body))
             return
         finally:
             held.release()
-        self._counts.request(route.name, status)
-        await _send(send, status, headers, body)
+        self._counts.request(route.name, answer.status)
+        await send_by_asgi(send, answer)
 
     async def _take(self, route: Route, scope: Scope, receive: Receive, held: "_Held") -> bytes:
-        headers = {name: value for name, value in scope["headers"] if name in _WANTED}
         body = await self._read(receive, held)
         self._patience.check(max(waited_seconds(scope), self._intake.waited_seconds()))
         if body.startswith(wire.GZIP_MAGIC):  # a header that says gzip over a plain body is a proxy's leftover
-            body = await self._inflated(body, held)
+            body = await self._inflated(body)
+            held.take(len(body))
+        request = self._request(route, scope["headers"], scope["query_string"], scope.get("client"), body)
+        return taken(request, await self._intake.take(request))
+
+    # --- straight ---------------------------------------------------------------------------------------------
+
+    def hold(self, byte_count: int) -> None:
+        """Raises TooBusy beyond the bound of all requests in progress."""
+        self._inflight.take(byte_count)
+
+    def let_go(self, byte_count: int) -> None:
+        """These bytes are held no longer."""
+        self._inflight.give(byte_count)
+
+    def take(self, whole: Whole) -> None:
+        """Answer a request: at once what is wrong with it, the rest when the log has it."""
+        route = STRAIGHT_ROUTES[whole.path]
+        try:
+            self._patience.check(self._intake.waited_seconds())
+            body = whole.body
+            if body.startswith(wire.GZIP_MAGIC):
+                self._begin(route, whole, self._inflate_and_take(route, whole))
+                return
+            request = self._request(route, whole.headers, b"", whole.client, body)
+            if len(request.envelope.items) > ITEMS_AT_ONCE:
+                self._begin(route, whole, self._take_in_turns(route, whole, request))
+                return
+            self._intake.enter(request, partial(self._settled, route, whole, request))
+        except Exception as error:
+            self._fail(route, whole, error)
+
+    def gone(self, whole: Whole) -> None:
+        """Its client left before it was whole; there is nobody to answer."""
+        self._counts.request(STRAIGHT_ROUTES[whole.path].name, 499)
+
+    def refuse(self, whole: Whole, error: RaftarError) -> None:
+        """Answer with the error."""
+        self._fail(STRAIGHT_ROUTES[whole.path], whole, error)
+
+    def _settled(self, route: Route, whole: Whole, request: Request, outcome: Taken | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self._fail(route, whole, outcome)
+            return
+        results, appended = outcome
+        if appended:
+            self._counts.accepted += len(results)
+            self._succeed(route, whole, request, results)
+        else:
+            self._begin(route, whole, self._keep(route, whole, request, results))
+
+    async def _keep(self, route: Route, whole: Whole, request: Request, results: list[Result]) -> None:
+        await self._intake.keep(request, results)
+        self._succeed(route, whole, request, results)
+
+    async def _take_in_turns(self, route: Route, whole: Whole, request: Request) -> None:
+        self._succeed(route, whole, request, await self._intake.take(request))
+
+    async def _inflate_and_take(self, route: Route, whole: Whole) -> None:
+        body = await self._inflated(whole.body)
+        if not whole.hold(len(body)) and whole.error is not None:
+            raise whole.error
+        await self._take_in_turns(route, whole, self._request(route, whole.headers, b"", whole.client, body))
+
+    def _begin(self, route: Route, whole: Whole, work: Coroutine[Any, Any, None]) -> None:
+        """What takes longer, in a task."""
+        task = asyncio.get_running_loop().create_task(self._answered(route, whole, work))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _answered(self, route: Route, whole: Whole, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._fail(route, whole, error)
+
+    def _succeed(self, route: Route, whole: Whole, request: Request, results: Sequence[Result]) -> None:
+        if not whole.response_complete:
+            self._counts.request(route.name, 200)
+            whole.answer(TAKEN, taken(request, results))
+
+    def _fail(self, route: Route, whole: Whole, error: Exception) -> None:
+        if not whole.response_complete:
+            answer = refusal(error) if isinstance(error, RaftarError) else fault(route.name, error)
+            self._counts.request(route.name, answer.status)
+            whole.answer(answer.head(), answer.body, answer.close)
+
+    # --- what a request says ----------------------------------------------------------------------------------
+
+    def _request(
+        self, route: Route, sent: Headers, query: bytes, client: tuple[str, int] | None, body: bytes
+    ) -> Request:
+        headers = {name: value for name, value in sent if name in _WANTED}
         envelope = self._envelope(route, body)
-        key = self._key(headers, scope["query_string"], envelope)
-        arrival = self._arrival(scope, headers, envelope.sent_at, key)
-        sender = self._senders.of(key)
-        results = await self._intake.take(Request(envelope, sender, arrival, route.kind, route.native))
-        if route.native:
-            return wire.native_answer(results, envelope.single)
-        return wire.segment_answer(results)
+        key = self._key(headers, query, envelope)
+        arrival = self._arrival(client, headers, envelope.sent_at, key)
+        return Request(envelope, self._senders.of(key), arrival, route.kind, route.native)
 
     def _envelope(self, route: Route, body: bytes) -> wire.Envelope:
         if route.native:
@@ -164,13 +245,10 @@ class EventDoor:
 
     # --- the body ---------------------------------------------------------------------------------------------
 
-    async def _inflated(self, body: bytes, held: "_Held") -> bytes:
+    async def _inflated(self, body: bytes) -> bytes:
         if len(body) > INLINE_GZIP_BYTES:
-            body = await asyncio.to_thread(wire.inflate, body, self._inflated_bytes_max)
-        else:
-            body = wire.inflate(body, self._inflated_bytes_max)
-        held.take(len(body))
-        return body
+            return await asyncio.to_thread(wire.inflate, body, self._inflated_bytes_max)
+        return wire.inflate(body, self._inflated_bytes_max)
 
     async def _read(self, receive: Receive, held: "_Held") -> bytes:
         """The body as sent. A slow one is ended by the protocol (`serving`); we hear that the client is gone."""
@@ -222,9 +300,8 @@ class EventDoor:
                 return key.require(WRITE)
         raise NotAllowed("the write key is missing or unknown: send it as the user of Basic, as Bearer or as writeKey")
 
-    def _arrival(self, scope: Scope, headers: dict[bytes, bytes], sent_at: Any, key: Key) -> Arrival:
+    def _arrival(self, client: tuple[str, int] | None, headers: dict[bytes, bytes], sent_at: Any, key: Key) -> Arrival:
         """A server's own address says nothing of its customers, so only public keys bring one."""
-        client = scope.get("client")
         remote_ip = client[0] if client and key.trust == PUBLIC else ""
         said = sent_at if sent_at is not None else headers.get(b"sentat", b"").decode("latin-1")
         return Arrival(self._clock.now_ms(), _time_or_none(said) if said != "" else None, remote_ip)
@@ -278,26 +355,3 @@ def _time_or_none(said: object) -> int | None:
         return parse_time(said)
     except ValueError:
         return None
-
-
-def _error_answer(error: RaftarError) -> tuple[int, Headers, bytes]:
-    if isinstance(error, Stopped):
-        _log.error("the door cannot work", reason=str(error))
-    extra = [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
-    if isinstance(error, TooBusy | TooLarge):
-        extra.append((b"connection", b"close"))  # the rest of the body may still be coming
-    return _answer(status_of(error), problem_of(error), *extra)
-
-
-def _answer(status: int, answer: Problem, *extra: tuple[bytes, bytes]) -> tuple[int, Headers, bytes]:
-    body = msgspec.json.encode(answer)
-    return status, _sized(body, *extra), body
-
-
-def _sized(body: bytes, *extra: tuple[bytes, bytes]) -> Headers:
-    return [*_JSON, (b"content-length", b"%d" % len(body)), *extra]
-
-
-async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -6,6 +6,7 @@ must store and every reader must open. Together they cost about what one batch o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -36,11 +37,15 @@ Taken = tuple[list[Result], bool]
 """The results of a request, and whether they are in the log: False where they are not as simple as most."""
 
 
+Settle = Callable[[Taken | Exception], None]
+"""Hears what became of a request; raises nothing."""
+
+
 class _Waiting(msgspec.Struct):
     """A request to be admitted, or to be appended with its `results`. `since`: by the loop's clock."""
 
     request: Request
-    answer: "asyncio.Future[Taken]"
+    settle: Settle
     since: float
     results: list[Result] = []
 
@@ -75,26 +80,30 @@ class Gathering:
         first = self._admitted or self._arrived
         return asyncio.get_running_loop().time() - first[0].since if first else 0.0
 
-    async def take(self, request: Request) -> Taken:
+    def enter(self, request: Request, settle: Settle) -> None:
         """Admit the request with all others of this turn, and append what is simple (`is_simple`).
 
-        Raises Retryable when the log took nothing or nobody knows.
+        `settle` hears Retryable when the log took nothing or nobody knows.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(request, loop.create_future(), loop.time())
-        self._arrived.append(waiting)
+        self._arrived.append(_Waiting(request, settle, loop.time()))
         if not self._asked:
             self._asked = True
             loop.call_soon(self._turn)
-        return await waiting.answer
+
+    async def take(self, request: Request) -> Taken:
+        """As `enter`, for whoever waits for it."""
+        future: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        self.enter(request, partial(_tell, future))
+        return await future
 
     async def append(self, request: Request, results: list[Result]) -> None:
-        """Append what was admitted already, and is simple, with the others. Raises as `take`."""
+        """Append what was admitted already, and is simple, with the others. Raises as `enter`."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(request, loop.create_future(), loop.time(), results)
-        self._admitted.append(waiting)
+        future: asyncio.Future[Taken] = loop.create_future()
+        self._admitted.append(_Waiting(request, partial(_tell, future), loop.time(), results))
         self._append_admitted()
-        await waiting.answer
+        await future
 
     def _turn(self) -> None:
         """Admit what has arrived, a bounded part of it, and send it on its way."""
@@ -119,8 +128,8 @@ class Gathering:
             return
         if is_simple(waiting.results):
             self._admitted.append(waiting)
-        elif not waiting.answer.done():
-            waiting.answer.set_result((waiting.results, False))
+        else:
+            waiting.settle((waiting.results, False))
 
     def _append_admitted(self) -> None:
         if self._admitted and len(self._appending) < APPENDS_AT_ONCE:
@@ -145,8 +154,7 @@ class Gathering:
                 _fail(waiting, error)
         else:
             for waiting in group:
-                if not waiting.answer.done():  # its caller was cancelled; the records are in the log all the same
-                    waiting.answer.set_result((waiting.results, True))
+                waiting.settle((waiting.results, True))
 
     def _records(self, group: Sequence[_Waiting]) -> list[Outgoing]:
         """Raises TooLarge."""
@@ -180,5 +188,13 @@ def _shares(group: Sequence[_Waiting]) -> list[_Share]:
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
-    if not waiting.answer.done():
-        waiting.answer.set_exception(anew(error) if isinstance(error, RaftarError) else error)
+    waiting.settle(anew(error) if isinstance(error, RaftarError) else error)
+
+
+def _tell(future: "asyncio.Future[Taken]", outcome: Taken | Exception) -> None:
+    if future.done():  # its caller was cancelled; the records may be in the log all the same
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

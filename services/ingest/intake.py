@@ -15,7 +15,7 @@ from services.ingest.domain.admission import admit_native, admit_segment
 from services.ingest.domain.familiar import recognise_call, recognise_native
 from services.ingest.domain.packing import pack, pack_failed
 from services.ingest.domain.terms import ROOT_PATH, Admitted, AdmittedLink, Limits, Refused, Result
-from services.ingest.gathering import Gathering, Request, is_simple
+from services.ingest.gathering import Gathering, Request, Settle, is_simple
 from services.ingest.imports import Imports
 from services.ingest.metrics import Counts
 from services.ingest.pressure import LogHealth, Patience
@@ -29,7 +29,7 @@ from shared.topics import FAILED_PARTITIONS, TOUCHPOINTS, TOUCHPOINTS_FAILED
 
 _log = structlog.get_logger("intake")
 
-ITEMS_AT_ONCE = 64
+ITEMS_AT_ONCE = 128
 """After so many items of one request other requests get a turn."""
 CONTEXT_BYTES_MAX = 64 * 1024
 """A batch's context up to so many bytes is kept beside each of its refused items."""
@@ -86,8 +86,13 @@ class Intake:
         if appended:
             self._counts.accepted += len(results)
         else:
-            await self._keep(request, results)
+            await self.keep(request, results)
         return results
+
+    def enter(self, request: Request, settle: Settle) -> None:
+        """As `take`, for a request of at most ITEMS_AT_ONCE items and without a task: what is simple is appended when
+        `settle` hears of it; what is not, `keep` must take further."""
+        self._gathering.enter(request, settle)
 
     def _admit(self, request: Request) -> list[Result]:
         return self._admit_some(request, request.envelope.items)
@@ -119,7 +124,7 @@ class Intake:
         context = request.envelope.context
         return admit_segment(request.kind, read.value, raw, sender, arrival, context, new_id, limits)
 
-    async def _keep(self, request: Request, results: list[Result]) -> None:
+    async def keep(self, request: Request, results: list[Result]) -> None:
         """Append the accepted and the refused. No await may come between `_sort` and `enter`: an import could close.
 
         A refused item's id is a hash of it, so that the retry of a whole batch keeps it once.

@@ -136,7 +136,10 @@ def test_too_many_items_are_refused_before_one_is_read(odd: bytes) -> None:
             read(body, 3)
 
 
-@pytest.mark.parametrize("body", [b"\x1f\x8b", gzip.compress(b"abcdef")[:-9], gzip.compress(b"abcdef")[:4] + b"zzzz"])
+ZIPPED = gzip.compress(b"abcdef", mtime=0)  # its time would stand in the names of the tests
+
+
+@pytest.mark.parametrize("body", [b"\x1f\x8b", ZIPPED[:-9], ZIPPED[:4] + b"zzzz"])
 def test_a_broken_stream_is_the_callers_fault(body: bytes) -> None:
     with pytest.raises(InvalidField) as caught:
         wire.inflate(body, 100)
