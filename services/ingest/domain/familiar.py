@@ -8,7 +8,7 @@ others it says None, and the long way judges them, with reasons. Both make the s
 
 import re
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -39,6 +39,7 @@ _NOTHING = Raw()
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _NEVER = Arrival(0)
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
+_REFUSED = (InvalidField, *_UNREADABLE)
 
 Id = str | int | None
 
@@ -152,9 +153,9 @@ def recognise_call(
         if call.metadata is not _NOTHING and not _is_fine(limits, bytes(call.metadata)):
             return None
         id_, moment = known_id(call.messageId, "messageId", limits), _when_called(call, arrival)
-    except (InvalidField, *_UNREADABLE):
+    except _REFUSED:
         return None
-    channel = told.channel or said_channel(call.channel) or place.side
+    channel = told.channel or (call.channel and said_channel(call.channel)) or place.side
     return _admitted(id_, moment, channel, who, told, place, sender, arrival)
 
 
@@ -178,7 +179,7 @@ def recognise_native(raw: bytes | Raw, sender: Sender, arrival: Arrival, limits:
             return None
         at = None if sent.occurred_at is None else ("occurred_at", sent.occurred_at)
         id_, moment = known_id(sent.id, "id", limits), when(arrival, original=at)
-    except (InvalidField, *_UNREADABLE):
+    except _REFUSED:
         return None
     return _admitted(id_, moment, told.channel, who, told, place, sender, arrival, import_id)
 
@@ -211,8 +212,9 @@ def _admitted(
     arrival: Arrival,
     import_id: str = "",
 ) -> Admitted:
-    campaign = told.campaign + place.campaign
-    context = _with_campaign(place, campaign) if campaign else place.context
+    context = place.context
+    if told.campaign or place.campaign:
+        context = _with_campaign(place, told.campaign + place.campaign)
     touchpoint = Touchpoint(
         id_,
         moment.day,
@@ -221,11 +223,13 @@ def _admitted(
         who.leaves,
         moment.occurred_at,
         moment.client_at,
-        cast("dict[str, Any]", told.properties),  # encoded already; the record takes it as it is
-        cast("dict[str, Any]", context),
+        told.properties,  # type: ignore[arg-type] # encoded already; the record takes it as it is
+        context,  # type: ignore[arg-type]
         told.name,
     )
-    personal = {"identifiers": who.identifiers, **told.personal, **place.personal}
+    personal: dict[str, Any] = {"identifiers": who.identifiers}
+    if told.personal or place.personal:
+        personal |= {**told.personal, **place.personal}
     if sender.trust == PUBLIC and arrival.remote_ip and "ip" not in personal:
         personal["ip"] = arrival.remote_ip
     return Admitted(touchpoint, personal, True, import_id)
@@ -253,7 +257,7 @@ def _told_event(sender: Sender, limits: Limits, event: str | None, properties: b
         sent = as_object(_part(properties, limits), "properties")
         kind, name, normal = tell_event(event, sent)
         return _told(kind, own_channel(kind), name, normal, sender, limits)
-    except (InvalidField, *_UNREADABLE):
+    except _REFUSED:
         return None
 
 
@@ -308,7 +312,7 @@ def _names_none(integrations: bytes) -> bool:
 def _is_fine(limits: Limits, unread: bytes) -> bool:
     try:
         check_shape({"unread": _read(unread)}, limits)
-    except (InvalidField, *_UNREADABLE):
+    except _REFUSED:
         return False
     return True
 
@@ -317,14 +321,14 @@ def _call_of(sender: Sender, limits: Limits, call: str, **said: Any) -> Draft | 
     """What the long way makes of a call of which only this much is said; None where it refuses or cannot read it."""
     try:
         return read_segment(call, _item(said, limits), sender, _NEVER, {})
-    except (InvalidField, *_UNREADABLE):
+    except _REFUSED:
         return None
 
 
 def _native_of(sender: Sender, limits: Limits, kind: str, **said: Any) -> Draft | None:
     try:
         return read_native({"kind": kind, **_item(said, limits)}, sender, _NEVER)
-    except (InvalidField, *_UNREADABLE):
+    except _REFUSED:
         return None
 
 

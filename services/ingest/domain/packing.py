@@ -34,14 +34,20 @@ def pack(
     groups: dict[tuple[int, str], list[Admitted]] = {}
     links: list[Outgoing] = []
     for result in results:
-        admitted: Admitted | AdmittedLink | None = result
-        if isinstance(result, AdmittedLink):
+        admitted: Admitted | None
+        if type(result) is Admitted:
+            admitted = result
+        else:
+            assert isinstance(result, AdmittedLink)  # noqa: S101 (of two kinds)
             command = result.command
             links.append(Outgoing(partition_of(min(command.a, command.b), partitions), encode(command)))
             admitted = result.touchpoint
-        if isinstance(admitted, Admitted):
-            partition = partition_of(admitted.touchpoint.leaves[0], partitions)
-            groups.setdefault((partition, admitted.import_id), []).append(admitted)
+        if admitted is not None:
+            place = partition_of(admitted.touchpoint.leaves[0], partitions), admitted.import_id
+            if place in groups:
+                groups[place].append(admitted)
+            else:
+                groups[place] = [admitted]
     records: list[Outgoing] = []
     for (partition, import_id), group in groups.items():
         values = _values(group, import_id, sender, arrival, seal, record_bytes_max)

@@ -9,7 +9,7 @@ import msgspec
 
 from services.ingest.domain.terms import Arrival
 from shared.errors import InvalidField
-from shared.ids import day_of
+from shared.ids import DAY_MS
 
 AHEAD_CLAMPED_MS = 10 * 60 * 1000
 AHEAD_REFUSED_MS = 24 * 60 * 60 * 1000
@@ -49,7 +49,8 @@ def _text_ms(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return _unusual_text_ms(text.strip())
-    return _moment_ms(moment)
+    since = moment - (_EPOCH_OF_NO_ZONE if moment.tzinfo is None else _EPOCH)
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def _unusual_text_ms(text: str) -> int:
@@ -60,17 +61,12 @@ def _unusual_text_ms(text: str) -> int:
     try:
         if loose:
             year, month, day = loose.groups()
-            return _moment_ms(datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}{text[loose.end() :]}"))
+            return _text_ms(datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}{text[loose.end() :]}").isoformat())
         if _RFC_2822.fullmatch(text):  # the library's parser alone would also take comments, and with them names
-            return _moment_ms(parsedate_to_datetime(text))
+            return _text_ms(parsedate_to_datetime(text).isoformat())
     except (ValueError, OverflowError) as error:
         raise ValueError(_NOT_A_TIME) from error
     raise ValueError(_NOT_A_TIME)
-
-
-def _moment_ms(moment: datetime) -> int:
-    since = moment - (_EPOCH if moment.tzinfo is not None else _EPOCH_OF_NO_ZONE)
-    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def _number_ms(number: float) -> int:
@@ -118,7 +114,7 @@ def when(
         at_ms += received_at - sent_ms
     if not 0 <= at_ms <= received_at + AHEAD_CLAMPED_MS:
         at_ms = _clamped(path, at_ms, received_at)
-    return When(at_ms, str(value), day_of(stated_ms))
+    return When(at_ms, value if type(value) is str else str(value), stated_ms // DAY_MS)
 
 
 def read_time(path: str, value: object) -> int:
