@@ -220,6 +220,14 @@ def test_the_short_way_makes_what_the_long_way_makes(
         assert written(short) == written(long)
 
 
+@pytest.mark.parametrize("user_id", [2**70, 2**64, -(2**63) - 1])
+def test_a_number_that_no_log_holds_is_no_identifier(user_id: int) -> None:
+    call = json.dumps({"type": "track", "event": "A", "userId": user_id, "messageId": "m"}).encode()
+    touchpoint = json.dumps({"kind": "logged_in", "id": "a", "user_id": user_id}).encode()
+    assert recognise_call(None, call, PUBLIC_SENDER, ARRIVAL, LIMITS) is None
+    assert recognise_native(touchpoint, SECRET_SENDER, ARRIVAL, LIMITS) is None
+
+
 def written(admitted: Admitted) -> tuple[Any, ...]:
     """All of it, as the log keeps it."""
     touchpoint = msgspec.msgpack.Encoder(order="deterministic").encode(admitted.touchpoint)

@@ -163,11 +163,13 @@ def _item(said: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """The item as if no more had been said. Raises InvalidField for a shape that is refused."""
     item: dict[str, Any] = {}
     for name, value in said.items():
-        if type(value) is not bytes:
-            if value is not None:
-                item[name] = value
-        elif value:
-            item[name] = _part(value, limits)
+        if type(value) is bytes:
+            if value:
+                item[name] = _part(value, limits)
+        elif value is not None:
+            item[name] = value
+            if type(value) is int:
+                check_shape(item, limits)
     return item
 
 
