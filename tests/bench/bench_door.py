@@ -1,10 +1,11 @@
-"""`python -m tests.bench.bench_door [--kafka] [--partitions N]`: the door beside a bare uvicorn, in one run.
+"""`python -m tests.bench.bench_door [--kafka] [--partitions N] [--new-words]`: the door beside a bare uvicorn, in one run.
 
 Server and load each have a processor of their own where there are two. Prints events/s, CPU seconds per million events
 of the server and of the store (process accounting: on Kafka the broker; SQLite is inside the server), p50/p99 of an
 answer, and two ratios: events/s over the bare server's requests/s with one event a request, and the CPU of a request.
 Events/s swing with the machine; CPU and ratios are what to compare. Every event is of another visitor than the one
-before, so a batch spreads over all partitions.
+before, so a batch spreads over all partitions. What events tell comes again after a thousand products, as in a shop;
+with `--new-words` no event tells what another told, so that the door can remember nothing of it.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from tests.support.kafka_broker import Broker
 
 SIZES = (1, 20, 100)
 BODIES = 64
+NEW_WORDS_FROM = 100_000_000
 BARE = """
 import sys, json, uvicorn
 async def app(scope, receive, send):
@@ -100,10 +102,11 @@ class Poster(asyncio.Protocol):
 
 
 class Load:
-    """Posts prepared requests over `connections` connections until told to stop."""
+    """Posts prepared requests over `connections` connections until told to stop. `new_words`: so many numbers of its
+    own does each want, none of which came before."""
 
-    def __init__(self, requests: list[bytes]) -> None:
-        self.requests, self.at, self.over = requests, 0, False
+    def __init__(self, requests: list[bytes], new_words: int = 0) -> None:
+        self.requests, self.new_words, self.at, self.over = requests, new_words, 0, False
         self.reset()
 
     def reset(self) -> None:
@@ -112,7 +115,11 @@ class Load:
 
     def next_request(self) -> bytes:
         self.at += 1
-        return self.requests[self.at % len(self.requests)]
+        request = self.requests[self.at % len(self.requests)]
+        if self.new_words:
+            first = NEW_WORDS_FROM + self.at * self.new_words
+            return request % tuple(range(first, first + self.new_words))
+        return request
 
     def done(self, ok: bool, seconds: float) -> None:
         if ok:
@@ -122,11 +129,15 @@ class Load:
             self.refused += 1
 
 
-def requests(key: str, size: int) -> list[bytes]:
+def requests(key: str, size: int, new_words: bool = False) -> list[bytes]:
+    """Whole requests; with `new_words` each event has a place for a number of nine digits."""
     authorization = base64.b64encode(f"{key}:".encode()).decode()
     made = []
     for number in range(BODIES):
         calls = [call(number * size + i) for i in range(size)]
+        if new_words:
+            for one in calls:
+                one["properties"] |= {"position": NEW_WORDS_FROM}  # type: ignore[operator]
         path = "/v1/track" if size == 1 else "/v1/batch"
         value = calls[0] if size == 1 else {"batch": calls, "sentAt": "2026-11-22T10:00:01.000Z"}
         body = json.dumps(value, separators=(",", ":")).encode()
@@ -134,7 +145,8 @@ def requests(key: str, size: int) -> list[bytes]:
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             f"Authorization: Basic {authorization}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        made.append(head.encode() + body)
+        request = head.encode() + body
+        made.append(request.replace(b"%d" % NEW_WORDS_FROM, b"%d") if new_words else request)
     return made
 
 
@@ -174,10 +186,15 @@ def doors(folder: Path, partitions: int, bootstrap: str) -> Iterator[tuple[House
 
 
 async def measured(
-    port: int, processes: list[psutil.Process], prepared: list[bytes], connections: int, seconds: float
+    port: int,
+    processes: list[psutil.Process],
+    prepared: list[bytes],
+    connections: int,
+    seconds: float,
+    new_words: int = 0,
 ) -> Measured:
     """A closed loop for so long. `processes`: the server, then the store where it is another one."""
-    load = Load(prepared)
+    load = Load(prepared, new_words)
     loop = asyncio.get_running_loop()
     for _ in range(connections):
         await loop.create_connection(lambda: Poster(load), "127.0.0.1", port)
@@ -217,6 +234,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--partitions", type=int, default=16)
     parser.add_argument("--kafka", action="store_true", help="on a broker of its own as well")
+    parser.add_argument("--new-words", action="store_true", help="no event tells what another told")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -253,12 +271,13 @@ def compare(
         processes = [process] if store is None else [process, psutil.Process(store)]
         singles: list[float] = []
         for size in SIZES:
-            prepared = requests(house.access.write_key, size)
+            prepared = requests(house.access.write_key, size, chosen.new_words)
+            words = size if chosen.new_words else 0
             connections = chosen.connections if size == 1 else max(1, chosen.connections // 4)
             found: dict[str, list[Measured]] = {"bare": [], name: []}
             for _ in range(chosen.rounds):
                 for who, where, whose in (("bare", bare[0], [bare[1]]), (name, port, processes)):
-                    one = uvloop.run(measured(where, whose, prepared, connections, chosen.seconds))
+                    one = uvloop.run(measured(where, whose, prepared, connections, chosen.seconds, words))
                     print(f"{size:>4} a request  {who:<7} {one.line(size)}")
                     found[who].append(one)
             if size == 1:
