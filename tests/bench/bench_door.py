@@ -1,4 +1,4 @@
-"""`python -m tests.bench.bench_door [--kafka] [--partitions N] [--new-words]`: the door beside a bare uvicorn, in one run.
+"""`python -m tests.bench.bench_door [--kafka] [--partitions N] [--new-words]`: the door beside a bare uvicorn.
 
 Server and load each have a processor of their own where there are two. Prints events/s, CPU seconds per million events
 of the server and of the store (process accounting: on Kafka the broker; SQLite is inside the server), p50/p99 of an
