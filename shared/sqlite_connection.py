@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +107,7 @@ class LoopConnection(aiosqlite.Connection):
 @lru_cache(1000)
 def _row(names: tuple[str, ...]) -> Callable[[Iterable[Any]], Any]:
     row: Any = namedtuple("Row", names, rename=True)  # type: ignore[misc]  # names known at run time
-    make: Callable[[Iterable[Any]], Any] = row._make
-    return make
+    return partial(tuple.__new__, row)  # as `_make`, which is written in Python, does it
 
 
 async def connect(path: Path) -> LoopConnection:

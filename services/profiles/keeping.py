@@ -64,7 +64,8 @@ async def keep_personal(
     kept: list[PersonalRow] = []
     parked: list[ParkedRow] = []
     for one in told:
-        opened = _opened(open_sealed, one, parked)
+        if not (opened := _opened(open_sealed, one, parked)):
+            continue
         for item in one.fresh:
             fields = opened.get(item.place)
             if fields and item.key not in void:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import msgspec
+
 from shared.errors import Poison
 from shared.events import Touchpoint
 from shared.vocabulary import business_key, id_key
@@ -16,25 +18,14 @@ Fold = Callable[[S, Touchpoint, int], None]
 """(state, touchpoint, trust): folds one touchpoint into `state` in place."""
 
 
-class Profile:
+class Profile(msgspec.Struct, gc=False):
     """All that is known of one leaf or customer: a part per component, None where nothing was folded yet.
 
     Changed in place by `fold` only; `merge` never shares a mutable part with its arguments. Two profiles are equal
     when their bytes are.
     """
 
-    __slots__ = ("parts",)
-
-    def __init__(self, parts: Any) -> None:
-        self.parts = parts
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Profile) and bool(self.parts == other.parts)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"Profile({self.parts!r})"
+    parts: Any
 
     @property
     def first_at(self) -> int | None:
