@@ -297,7 +297,7 @@ async def insert_missing(
     if present:
         rows = [row for row, its_key in zip(rows, wanted, strict=True) if its_key not in present]
     await insert_rows(connection, table, columns, rows)
-    return set(wanted) - present
+    return set(wanted) - present if present else set(wanted)
 
 
 async def _present(

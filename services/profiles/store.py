@@ -242,8 +242,8 @@ class SqlTransaction:
 async def _see_stages(connection: Connection, partitions: Sequence[int]) -> None:
     """List customers with the stage that stands: wait until nobody is at the stages of their partitions, and keep off
     who comes next. Else the one inserts a customer, the other its stage, and neither sees what the other does."""
-    for partition in partitions:
-        await fetch(connection, "SELECT pg_advisory_xact_lock_shared(hashtext('raftar stages'), $1)", partition)
+    statement = "SELECT pg_advisory_xact_lock_shared(hashtext('raftar stages'), one) FROM unnest($1::integer[]) AS one"
+    await fetch(connection, statement, list(partitions))
 
 
 async def see_customers(connection: Connection, partition: int) -> None:

@@ -102,8 +102,7 @@ class World:
             streak.succeeded()
             facts.setdefault(ledger.root, []).append(ref)
         self._close(ledgers)
-        self._count_spread(at[1])
-        self._cut(fact.workspace, recorded_at, facts, fact.import_id)
+        self.outcome.spread += self._cut(fact.workspace, recorded_at, facts, fact.import_id, at[1])
 
     def command(self, fact: Command, recorded_at: int, partition: int) -> None:
         """Carry out one command."""
@@ -118,7 +117,7 @@ class World:
                 self._reinstate(fact, recorded_at)
             case ImportFinished():
                 self._pass_import(fact, partition)
-        self._cut(fact.workspace, recorded_at, {}, "")
+        self._cut(fact.workspace, recorded_at, {}, "", partition)
 
     def preview(self, said: Sequence[Assertion]) -> None:
         """Find out what these ties need before anything is folded. Raises Wanted."""
@@ -127,7 +126,8 @@ class World:
     def rows(self) -> list[LeafRow]:
         """Every row that changed, encoded."""
         for leaf in sorted(self._stale):
-            self._encode(leaf)
+            state, merged = self._states.encoded(self._rows[leaf])
+            self._put(self._rows[leaf], state=state, merged=merged)
         self._stale.clear()
         before = self._before
         changed = [row for leaf, row in self._rows.items() if row is not before[leaf] and row != before[leaf]]
@@ -329,29 +329,31 @@ class World:
 
     # --- cutting --------------------------------------------------------------------------------------------
 
-    def _cut(self, workspace: str, recorded_at: int, facts: Mapping[bytes, list[FactRef]], import_id: str) -> None:
-        """One change for each customer this record touched."""
+    def _cut(
+        self, workspace: str, recorded_at: int, facts: Mapping[bytes, list[FactRef]], import_id: str, partition: int
+    ) -> int:
+        """One change for each customer this record touched; returns how many of them have another partition."""
+        spread = 0
         for root in self._dirty:
             version, state = self._encode_customer(root, recorded_at)
             told = tuple(facts.get(root, ())), self._places_of(root), import_id, self._departed_from(root)
-            self._send(root, ProfileChanged(workspace, root, version, recorded_at, state, *told))
+            spread += partition != self._send(root, ProfileChanged(workspace, root, version, recorded_at, state, *told))
         self._dirty.clear()
         self._moved.clear()
         self._departed.clear()
+        return spread
 
-    def _count_spread(self, partition: int) -> None:
-        self.outcome.spread += sum(partition_of(root, self._partitions) != partition for root in self._dirty)
-
-    def _send(self, customer: bytes, fact: Fact) -> None:
-        value = encode(fact)
+    def _send(self, customer: bytes, fact: Fact) -> int:
+        """Put the fact into the outbox; returns the partition it is for."""
+        value, partition = encode(fact), partition_of(customer, self._partitions)
         if len(value) > self._record_bytes_max and isinstance(fact, ProfileChanged):
             reason = f"its state has {len(value)} bytes, a record {self._record_bytes_max} at most"
             parked = CustomerParked(fact.workspace, customer, fact.version, fact.recorded_at, reason)
-            place = (PROFILE_CHANGES, partition_of(customer, self._partitions), fact.version, -1)
+            place = (PROFILE_CHANGES, partition, fact.version, -1)
             self.outcome.parked.append(ParkedRow(*place, fact.workspace, "", reason, value, fact.recorded_at, customer))
             value = encode(parked)
-        partition = partition_of(customer, self._partitions)
         self.outcome.parcels.append(Parcel(PROFILE_CHANGES, partition, customer, value))
+        return partition
 
     def _departed_from(self, root: bytes) -> tuple[Departure, ...]:
         departed = self._departed.get(root)
@@ -382,10 +384,6 @@ class World:
             self._rows[root] = replace(row, version=version, changed_at=recorded_at, state=state)
             self._stale.discard(root)
         return version, state
-
-    def _encode(self, leaf: bytes) -> None:
-        state, merged = self._states.encoded(self._rows[leaf])
-        self._put(self._rows[leaf], state=state, merged=merged)
 
 
 def _said(fact: IdentityLinked | IdentityUnlinked) -> Assertion:
