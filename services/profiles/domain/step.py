@@ -257,7 +257,7 @@ class World:
     def _close(self, ledgers: dict[bytes, Ledger]) -> None:
         """Something was folded through each of these, and nothing more will be."""
         for leaf, ledger in ledgers.items():
-            self._stale |= {leaf, ledger.root}
+            self._stale.update((leaf, ledger.root))
             self._dirty[ledger.root] = None
         ledgers.clear()
 
@@ -291,8 +291,7 @@ class World:
         if members is None:
             raise Wanted((), (root,))
         leaves = tuple((leaf, derived_id("erase", fact.id, leaf)) for leaf in sorted(members))
-        row = ErasureRow(fact.id, fact.workspace, root, fact.occurred_at, recorded_at, leaves)
-        self.outcome.erasures.append(row)
+        self.outcome.erasures.append(ErasureRow(fact.id, fact.workspace, root, fact.occurred_at, recorded_at, leaves))
         for leaf, identity in leaves:
             erased = LeafErased(fact.workspace, identity, leaf, fact.occurred_at)
             partition = partition_of(leaf, self._partitions)
@@ -336,8 +335,11 @@ class World:
         spread = 0
         for root in self._dirty:
             version, state = self._encode_customer(root, recorded_at)
-            told = tuple(facts.get(root, ())), self._places_of(root), import_id, self._departed_from(root)
-            spread += partition != self._send(root, ProfileChanged(workspace, root, version, recorded_at, state, *told))
+            refs = tuple(facts.get(root, ()))
+            change = ProfileChanged(workspace, root, version, recorded_at, state, refs, (), import_id)
+            if root in self._moved or root in self._departed:
+                change = replace(change, leaves=self._places_of(root), departed=self._departed_from(root))
+            spread += self._send(root, change) != partition
         self._dirty.clear()
         self._moved.clear()
         self._departed.clear()
