@@ -18,14 +18,34 @@ Fold = Callable[[S, Touchpoint, int], None]
 """(state, touchpoint, trust): folds one touchpoint into `state` in place."""
 
 
-class Profile(msgspec.Struct, gc=False):
+class Profile(msgspec.Struct, gc=False, eq=False):
     """All that is known of one leaf or customer: a part per component, None where nothing was folded yet.
+
+    A part of a stored state may still be its bytes (`msgspec.Raw`): it is decoded when it is first asked for.
 
     Changed in place by `fold` only; `merge` never shares a mutable part with its arguments. Two profiles are equal
     when their bytes are.
     """
 
     parts: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Profile) and all(
+            self.part(name) == other.part(name) for name in self.parts.__struct_fields__
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def part(self, name: str) -> Any:
+        """The part of the component of this name, None where nothing was folded. Raises ValueError for no such part."""
+        part = getattr(self.parts, name)
+        if isinstance(part, msgspec.Raw):
+            try:
+                part = self.parts.DECODERS[name].decode(part)
+            except msgspec.MsgspecError as error:
+                raise ValueError(f"no profile state: {error}") from error
+            setattr(self.parts, name, part)
+        return part
 
     @property
     def first_at(self) -> int | None:
@@ -88,7 +108,7 @@ class Component(Generic[S]):
 
     def of(self, profile: Profile) -> S:
         """This component's part of `profile`, to be read only; the neutral element where there is none."""
-        part: S | None = getattr(profile.parts, self.name)
+        part: S | None = profile.part(self.name)
         return self.empty() if part is None else part
 
 
