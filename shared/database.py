@@ -10,7 +10,9 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -232,7 +234,8 @@ def array_type(table: Table, column: str) -> str:
     raise TypeError(f"{table.name}.{column} cannot travel as an array")
 
 
-def _unnest(table: Table, columns: Sequence[str]) -> str:
+@lru_cache(256)
+def _unnest(table: Table, columns: tuple[str, ...]) -> str:
     arrays = ", ".join(f"${n}::{array_type(table, column)}[]" for n, column in enumerate(columns, 1))
     return f"unnest({arrays})"
 
@@ -265,7 +268,7 @@ async def insert_rows(
         await _sqlite_of(connection).many(f"INSERT INTO {table.fullname} ({names}) VALUES ({values}) {then}", rows)
         return
     values = ", ".join(("new.*", *more.values()))
-    new = f"{_unnest(table, columns)} AS new({', '.join(columns)})"
+    new = f"{_unnest(table, tuple(columns))} AS new({', '.join(columns)})"
     await _sqlalchemys(connection).exec_driver_sql(
         f"INSERT INTO {table.fullname} ({names}) SELECT {values} FROM {new} {then}", _columns_of(rows)
     )
@@ -284,16 +287,17 @@ async def insert_missing(
     if not is_sqlite(connection):
         names, keys = ", ".join(columns), ", ".join(key)
         statement = (
-            f"INSERT INTO {table.fullname} ({names}) SELECT * FROM {_unnest(table, columns)} "
+            f"INSERT INTO {table.fullname} ({names}) SELECT * FROM {_unnest(table, tuple(columns))} "
             f"ON CONFLICT DO NOTHING RETURNING {keys}"
         )
         result = await _sqlalchemys(connection).exec_driver_sql(statement, _columns_of(rows))
         return {tuple(row) for row in result}
-    places = [columns.index(name) for name in key]
-    wanted = [tuple(row[place] for place in places) for row in rows]
+    wanted = list(zip(*(map(itemgetter(columns.index(name)), rows) for name in key), strict=True))
     present = await _present(connection, table, key, wanted)
-    await insert_rows(connection, table, columns, [r for r, k in zip(rows, wanted, strict=True) if k not in present])
-    return set(wanted) - present
+    if present:
+        rows = [row for row, its_key in zip(rows, wanted, strict=True) if its_key not in present]
+    await insert_rows(connection, table, columns, rows)
+    return set(wanted) - present if present else set(wanted)
 
 
 async def _present(
@@ -309,7 +313,7 @@ async def _present(
     same = " AND ".join(f"{name} = wanted_{name}" for name in key)
     for chunk in _chunks(wanted, SQLITE_VARIABLES_MAX // len(key)):
         values = ", ".join([f"({marks})"] * len(chunk))
-        flat = tuple(value for row in chunk for value in row)
+        flat = tuple(chain.from_iterable(chunk))
         wanted_keys = f"WITH wanted ({wants}) AS (VALUES {values})"
         statement = f"{wanted_keys} SELECT {names} FROM wanted CROSS JOIN {table.fullname} ON {same}"
         found.update(await _sqlite_of(connection).rows(statement, flat))
@@ -326,7 +330,7 @@ async def update_rows(
         sets = ", ".join(f"{column} = ?{n}" for n, column in enumerate(columns, 2))
         await _sqlite_of(connection).many(f"UPDATE {table.fullname} SET {sets} WHERE {key} = ?1", rows)
         return
-    names = [key, *columns]
+    names = (key, *columns)
     sets = ", ".join(f"{column} = new.{column}" for column in columns)
     statement = (
         f"UPDATE {table.fullname} AS old SET {sets} FROM {_unnest(table, names)} AS new({', '.join(names)}) "
@@ -356,14 +360,8 @@ async def fetch(connection: Connection, statement: str, *values: Any) -> list[An
 async def _sqlite_fetch(connection: Connection, statement: str, values: Sequence[Any]) -> list[Any]:
     lengths = tuple(len(value) if isinstance(value, list) else -1 for value in values)
     text, order = with_marks(statement, lengths)
-    flat: list[Any] = []
-    for place in order:
-        value = values[place]
-        if lengths[place] < 0:
-            flat.append(value)
-        else:
-            flat.extend(value)
-    return await _sqlite_of(connection).rows(text, flat)
+    given = ([values[place]] if lengths[place] < 0 else values[place] for place in order)
+    return await _sqlite_of(connection).rows(text, list(chain.from_iterable(given)))
 
 
 async def execute(connection: Connection, statement: str, *values: Any) -> int:

@@ -62,8 +62,12 @@ def touchpoint_id(client_id: str) -> bytes:
     return derived_id("touchpoint", client_id)
 
 
+@lru_cache(16384)
 def dedup_scope(workspace: str, source: str, leaf: bytes) -> bytes:
-    """The 8-byte scope inside which a (day, id) means one touchpoint (design §6): a hash of all three."""
+    """The 8-byte scope inside which a (day, id) means one touchpoint (design §6): a hash of all three.
+
+    Remembered as `partition_of` is.
+    """
     return blake2b(_scope_head(workspace, source) + leaf, digest_size=16).digest()[:8]
 
 

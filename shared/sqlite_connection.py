@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ class LoopConnection(aiosqlite.Connection):
     async def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """One statement for each of the rows."""
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            await self._execute(self._conn.executemany, statement, rows[start : start + ROWS_AT_ONCE])
+            # sqlite3 reads plain tuples at once, named ones by calls: a third of the time of a row of 13 columns.
+            plain = list(map(tuple, rows[start : start + ROWS_AT_ONCE]))
+            await self._execute(self._conn.executemany, statement, plain)
             if len(rows) > ROWS_AT_ONCE:
                 await asyncio.sleep(0)
 
@@ -107,8 +109,7 @@ class LoopConnection(aiosqlite.Connection):
 @lru_cache(1000)
 def _row(names: tuple[str, ...]) -> Callable[[Iterable[Any]], Any]:
     row: Any = namedtuple("Row", names, rename=True)  # type: ignore[misc]  # names known at run time
-    make: Callable[[Iterable[Any]], Any] = row._make
-    return make
+    return partial(tuple.__new__, row)  # as `_make`, which is written in Python, does it
 
 
 async def connect(path: Path) -> LoopConnection:

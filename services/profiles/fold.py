@@ -12,7 +12,6 @@ import msgspec
 
 from services.profiles.domain.identity import Assertion, assertion, holding
 from services.profiles.domain.rows import (
-    Body,
     EdgeRow,
     LeafRow,
     ParkedRow,
@@ -22,6 +21,7 @@ from services.profiles.domain.rows import (
 )
 from services.profiles.domain.step import World
 from services.profiles.domain.terms import Command, Fresh, House, Streak, Wanted
+from services.profiles.domain.timeline import add_rows
 from services.profiles.keeping import Logged, Open, Told, keep_personal, sealing_uses
 from services.profiles.ports import Store, Transaction
 from shared.checkpoint import NEVER, Claim
@@ -34,17 +34,13 @@ from shared.events import (
     ImportFinished,
     LeafErased,
     LeafReinstated,
-    Touchpoint,
     TouchpointsRecorded,
 )
-from shared.ids import dedup_scope
 from shared.lane import Portion
 from shared.log.port import Batch
 from shared.topics import TOUCHPOINTS
 
 ATTEMPTS_MAX = 100
-
-_encode_body = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 @dataclass(slots=True)
@@ -167,20 +163,16 @@ class Step:
         """A run with its rows, made before the transaction begins: other lanes have the database meanwhile."""
         rows: dict[TouchpointKey, TouchpointRow] = {}
         items: list[tuple[Logged, TouchpointsRecorded, list[Fresh]]] = []
+        skipped = self._projection.skipped
         for logged in run:
             if not isinstance(fact := logged.fact, TouchpointsRecorded):
                 break  # a command stands alone in its run
-            mine = []
-            for place, touchpoint in enumerate(fact.touchpoints):
-                if (logged.partition, logged.record.position, place) in self._projection.skipped:
-                    continue
-                key = (touchpoint.day, touchpoint.id, dedup_scope(fact.workspace, fact.source, touchpoint.leaves[0]))
-                self.tally.touchpoints += 1
-                if key in rows:
-                    self.tally.duplicates += 1
-                    continue
-                rows[key] = self._row(logged, fact, place, key, touchpoint)
-                mine.append(Fresh(place, key, touchpoint))
+            at = logged.partition, logged.record.position
+            left_out = {place for place in range(len(fact.touchpoints)) if (*at, place) in skipped} if skipped else ()
+            mine = add_rows(rows, fact, at, logged.recorded_at, left_out)
+            counted = len(fact.touchpoints) - len(left_out)
+            self.tally.touchpoints += counted
+            self.tally.duplicates += counted - len(mine)
             items.append((logged, fact, mine))
         return Run(run[0], list(rows.values()), items)
 
@@ -223,36 +215,10 @@ class Step:
         """Insert what was not seen before; first in log order wins, in the batch as in the table."""
         new = await transaction.remember(run.rows)
         self.tally.duplicates += len(run.rows) - len(new)
-        told = [(logged, fact, [item for item in mine if item.key in new]) for logged, fact, mine in run.items]
+        told = run.items
+        if len(new) < len(run.rows):
+            told = [(logged, fact, [item for item in mine if item.key in new]) for logged, fact, mine in told]
         return [Told(logged, fact, fresh, list(_ties(fresh))) for logged, fact, fresh in told if fresh]
-
-    def _row(
-        self, logged: Logged, fact: TouchpointsRecorded, place: int, key: TouchpointKey, touchpoint: Touchpoint
-    ) -> TouchpointRow:
-        body = Body(
-            touchpoint.name,
-            touchpoint.properties,
-            touchpoint.context,
-            touchpoint.client_at,
-            fact.source,
-            fact.trust,
-            fact.received_at,
-            fact.import_id,
-            touchpoint.leaves,
-        )
-        return TouchpointRow(
-            *key,
-            fact.workspace,
-            touchpoint.leaves[0],
-            logged.partition,
-            logged.record.position,
-            place,
-            touchpoint.kind,
-            touchpoint.channel,
-            touchpoint.occurred_at,
-            logged.recorded_at,
-            _encode_body(body),
-        )
 
     async def _note_sealing(self, transaction: Transaction, told: Sequence[Told]) -> None:
         """Note the use of sealing keys, once a second."""

@@ -60,14 +60,15 @@ async def keep_personal(
 
     Raises KeyAway where a key is not on this machine yet.
     """
-    is_known = {leaf: row.known for leaf, row in rows.items()}
     kept: list[PersonalRow] = []
     parked: list[ParkedRow] = []
     for one in told:
-        opened = _opened(open_sealed, one, parked)
+        if not (opened := _opened(open_sealed, one, parked)):
+            continue
         for item in one.fresh:
             fields = opened.get(item.place)
             if fields and item.key not in void:
+                is_known = {leaf: rows[leaf].known for leaf in item.touchpoint.leaves}
                 made = personal_rows(one.fact.workspace, item.touchpoint, fields, is_known)
                 kept += [row for row in made if not rows[row.leaf].erased]
     if kept:

@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
+
+from msgspec.structs import astuple
 
 from services.profiles import tables
 from services.profiles.domain.identity import Assertion
@@ -35,6 +37,7 @@ _LEAF = (
     "leaf", "workspace", "root", "standing", "full_rank", "state", "merged", "version", "moves", "erased",
     "erased_at", "known", "changed_at",
 )  # fmt: skip
+_LEAF_WRITTEN = _LEAF[2:]
 _TOUCHPOINT = (
     "day", "id", "scope", "workspace", "leaf", "partition", "position", "place", "kind", "channel", "occurred_at",
     "recorded_at", "body",
@@ -103,7 +106,7 @@ class SqlTransaction:
     async def remember(self, rows: Sequence[TouchpointRow]) -> set[TouchpointKey]:
         key = ("day", "id", "scope")
         fresh = await insert_missing(self._connection, self._version.touchpoint, _TOUCHPOINT, rows, key)
-        return {(day, identity, scope) for day, identity, scope in fresh}
+        return cast(set[TouchpointKey], fresh)
 
     async def forget(self, keys: Collection[TouchpointKey]) -> None:
         statement = f"DELETE FROM {self._touchpoint} WHERE day = $1 AND id = $2 AND scope = $3"
@@ -196,11 +199,7 @@ class SqlTransaction:
         return list(found.values())
 
     async def save_leaves(self, rows: Sequence[LeafRow]) -> None:
-        columns = [name for name in _LEAF if name not in ("leaf", "workspace")]
-        values = [_leaf_values(row) for row in rows]
-        await update_rows(
-            self._connection, self._version.leaf, "leaf", columns, [(value[0], *value[2:]) for value in values]
-        )
+        await update_rows(self._connection, self._version.leaf, "leaf", _LEAF_WRITTEN, list(map(_leaf_written, rows)))
 
     async def add_edges(self, rows: Sequence[EdgeRow]) -> None:
         values = [
@@ -243,8 +242,8 @@ class SqlTransaction:
 async def _see_stages(connection: Connection, partitions: Sequence[int]) -> None:
     """List customers with the stage that stands: wait until nobody is at the stages of their partitions, and keep off
     who comes next. Else the one inserts a customer, the other its stage, and neither sees what the other does."""
-    for partition in partitions:
-        await fetch(connection, "SELECT pg_advisory_xact_lock_shared(hashtext('raftar stages'), $1)", partition)
+    statement = "SELECT pg_advisory_xact_lock_shared(hashtext('raftar stages'), one) FROM unnest($1::integer[]) AS one"
+    await fetch(connection, statement, list(partitions))
 
 
 async def see_customers(connection: Connection, partition: int) -> None:
@@ -253,11 +252,17 @@ async def see_customers(connection: Connection, partition: int) -> None:
         await fetch(connection, "SELECT pg_advisory_xact_lock(hashtext('raftar stages'), $1)", partition)
 
 
-def _leaf_values(row: LeafRow) -> tuple[Any, ...]:
+def _leaf_written(row: LeafRow) -> tuple[Any, ...]:
+    """The leaf, then what can change of its row."""
     return (
-        row.leaf, row.workspace, row.root, row.standing, row.full, row.state, row.merged, row.version, row.moves,
-        row.erased, row.erased_at, row.known, row.changed_at,
+        row.leaf, row.root, row.standing, row.full, row.state, row.merged, row.version, row.moves, row.erased,
+        row.erased_at, row.known, row.changed_at,
     )  # fmt: skip
+
+
+def _leaf_values(row: LeafRow) -> tuple[Any, ...]:
+    """In the order of `_LEAF`, which is that of its fields."""
+    return astuple(row)
 
 
 class SqlStore(SqlProjectionStore):

@@ -254,10 +254,7 @@ def _listing_of(whole: profiles.Profile, is_listed: bool) -> dict[str, Any] | No
     """What a customer is listed by, from its refolded state; None for one of whom nothing is stored at all."""
     if not is_listed:
         return None
-    money = profiles.money(whole)
-    currency, spend = max(money.items(), key=lambda item: (item[1], item[0]), default=("", 0))
-    purchases = len(profiles.purchases(whole))
-    return dict(zip(_LISTED, (whole.first_at or 0, whole.last_at or 0, purchases, spend, currency), strict=True))
+    return dict(zip(_LISTED, (whole.first_at or 0, whole.last_at or 0, *profiles.spending(whole)), strict=True))
 
 
 def _once(found: Sequence[Drift]) -> list[Drift]:

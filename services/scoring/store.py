@@ -13,7 +13,16 @@ from services.scoring.domain.step import Wanted
 from services.scoring.ports import FIRST_ARMED, Armed
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
-from shared.database import Connection, Database, fetch, insert_missing, insert_rows, savepoint, update_rows
+from shared.database import (
+    Connection,
+    Database,
+    fetch,
+    insert_missing,
+    insert_rows,
+    is_sqlite,
+    savepoint,
+    update_rows,
+)
 from shared.ids import partition_of
 from shared.outbox import OutboxSnapshot, Parcel
 from shared.projection_store import SqlProjectionStore
@@ -73,18 +82,31 @@ class SqlTransaction:
 
     async def lock(self, customers: Mapping[bytes, str]) -> dict[bytes, DecisionRow]:
         wanted = sorted(customers)
-        known = "SELECT customer FROM decision WHERE customer = ANY($1)"
-        present = {row[0] for row in await fetch(self._connection, known, wanted)}
-        missing = [c for c in wanted if c not in present and customers[c]]
-        made = {c: DecisionRow(c, customers[c], partition_of(c, self._partitions)) for c in missing}
-        rows = [(c, row.workspace, row.partition, *decision_values(row)[1:]) for c, row in made.items()]
-        new = await insert_missing(self._connection, tables.decision, DECISION_COLUMNS, rows, ("customer",))
-        found = {c: made[c] for c in missing if (c,) in new}  # whoever inserts a row has locked it
-        if rest := [c for c in wanted if c not in found]:
-            statement = f"{SELECT_DECISION} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
-            found |= {row[0]: decision_row(row) for row in await fetch(self._connection, statement, rest)}
+        found: dict[bytes, DecisionRow] = {}
+        if is_sqlite(self._connection):  # BEGIN IMMEDIATE holds every lock there is
+            found = await self._read(wanted)
+            present: Collection[bytes] = found.keys()
+        else:
+            known = "SELECT customer FROM decision WHERE customer = ANY($1)"
+            present = {row[0] for row in await fetch(self._connection, known, wanted)}
+        found |= await self._made({c: customers[c] for c in wanted if c not in present and customers[c]})
+        if not is_sqlite(self._connection):
+            found |= await self._read([c for c in wanted if c not in found])
         self._states |= {c: row.state for c, row in found.items()}
         return found
+
+    async def _made(self, customers: Mapping[bytes, str]) -> dict[bytes, DecisionRow]:
+        """Rows of customers nobody knew, without those another worker inserted: whoever inserts a row has locked it."""
+        made = {c: DecisionRow(c, workspace, partition_of(c, self._partitions)) for c, workspace in customers.items()}
+        rows = [(c, row.workspace, row.partition, *decision_values(row)[1:]) for c, row in made.items()]
+        new = await insert_missing(self._connection, tables.decision, DECISION_COLUMNS, rows, ("customer",))
+        return {c: row for c, row in made.items() if (c,) in new}
+
+    async def _read(self, customers: Sequence[bytes]) -> dict[bytes, DecisionRow]:
+        if not customers:
+            return {}
+        statement = f"{SELECT_DECISION} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
+        return {row[0]: decision_row(row) for row in await fetch(self._connection, statement, list(customers))}
 
     async def lock_alerts(self, ids: Collection[bytes]) -> dict[bytes, AlertRow | None]:
         found: dict[bytes, AlertRow | None] = dict.fromkeys(ids)

@@ -7,7 +7,7 @@ import msgspec
 from shared.events.fact import Fact
 
 
-class FactRef(msgspec.Struct, frozen=True, array_like=True):
+class FactRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One touchpoint that caused a change: enough for a decision and its explanation.
 
     `key`: business key ("" = none) · `score`: survey score on its own scale, None without one · `metric`: which
@@ -25,14 +25,14 @@ class FactRef(msgspec.Struct, frozen=True, array_like=True):
     metric: str = ""
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a leaf stands: `moves` counts its changes of customer, so that the newer of two sayings is known."""
 
     leaf: bytes
     moves: int
 
 
-class Departure(msgspec.Struct, frozen=True, array_like=True):
+class Departure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A leaf that left a customer: its `moves` from then on, and the customer it belongs to now (b"": erased)."""
 
     leaf: bytes
@@ -119,7 +119,7 @@ class RepublishPassed(Fact, frozen=True, array_like=True):
     passed_at: int
 
 
-class Statement(msgspec.Struct, frozen=True, array_like=True):
+class Statement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Before `position` of profile-changes `partition` lies all that the vector of the record speaks of."""
 
     partition: int

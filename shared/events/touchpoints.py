@@ -7,7 +7,7 @@ import msgspec
 from shared.events.fact import Fact
 
 
-class Sealed(msgspec.Struct, frozen=True, array_like=True):
+class Sealed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Personal data, sealed at the door (`sealing.py`).
 
     `key`: name of the workspace's public key · `data_key`: the door's data key sealed to it · `box`: nonce and
@@ -19,7 +19,7 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True):
     box: bytes
 
 
-class Touchpoint(msgspec.Struct, frozen=True, array_like=True):
+class Touchpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One touchpoint inside a record.
 
     `id`/`day`: dedup key with the scope of (workspace, source, leaves[0]) · `leaves`: the leaf it belongs to, then

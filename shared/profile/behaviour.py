@@ -68,17 +68,21 @@ def _count_activity(state: Behaviour, touchpoint: Touchpoint, trust: int) -> Non
         state.first_at = at
     if at > state.last_at:
         state.last_at = at
-    tallies = state.tallies
-    if kind in tallies and channel in tallies[kind]:
-        tally = tallies[kind][channel]
+    channels = state.tallies.get(kind)
+    if channels is not None and channel in channels:
+        tally = channels[channel]
         tally.count += 1
         if at > tally.last_at:
             tally.last_at = at
         elif at < tally.first_at:
             tally.first_at = at
     else:
-        tallies.setdefault(kind, {})[channel] = Tally(1, at, at)
-    histogram.add(state.starts, state.counts, at // DAY_MS)
+        state.tallies.setdefault(kind, {})[channel] = Tally(1, at, at)
+    starts, day = state.starts, at // DAY_MS
+    if starts and starts[-1] == day:
+        state.counts[-1] += 1
+    else:
+        histogram.add(starts, state.counts, day)
 
 
 def _count_reply(state: Behaviour, touchpoint: Touchpoint, trust: int) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import msgspec
+
 from shared.errors import Poison
 from shared.events import Touchpoint
 from shared.vocabulary import business_key, id_key
@@ -16,25 +18,34 @@ Fold = Callable[[S, Touchpoint, int], None]
 """(state, touchpoint, trust): folds one touchpoint into `state` in place."""
 
 
-class Profile:
+class Profile(msgspec.Struct, gc=False, eq=False):
     """All that is known of one leaf or customer: a part per component, None where nothing was folded yet.
+
+    A part of a stored state may still be its bytes (`msgspec.Raw`): it is decoded when it is first asked for.
 
     Changed in place by `fold` only; `merge` never shares a mutable part with its arguments. Two profiles are equal
     when their bytes are.
     """
 
-    __slots__ = ("parts",)
-
-    def __init__(self, parts: Any) -> None:
-        self.parts = parts
+    parts: Any
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Profile) and bool(self.parts == other.parts)
+        return isinstance(other, Profile) and all(
+            self.part(name) == other.part(name) for name in self.parts.__struct_fields__
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __repr__(self) -> str:
-        return f"Profile({self.parts!r})"
+    def part(self, name: str) -> Any:
+        """The part of the component of this name, None where nothing was folded. Raises ValueError for no such part."""
+        part = getattr(self.parts, name)
+        if isinstance(part, msgspec.Raw):
+            try:
+                part = self.parts.DECODERS[name].decode(part)
+            except msgspec.MsgspecError as error:
+                raise ValueError(f"no profile state: {error}") from error
+            setattr(self.parts, name, part)
+        return part
 
     @property
     def first_at(self) -> int | None:
@@ -97,7 +108,7 @@ class Component(Generic[S]):
 
     def of(self, profile: Profile) -> S:
         """This component's part of `profile`, to be read only; the neutral element where there is none."""
-        part: S | None = getattr(profile.parts, self.name)
+        part: S | None = profile.part(self.name)
         return self.empty() if part is None else part
 
 

@@ -229,6 +229,18 @@ def purchases(profile: Profile, trust_min: int = 0) -> list[Purchase]:
     return _bought(ORDERS.of(profile), trust_min)
 
 
+def spending(profile: Profile) -> tuple[int, int, str]:
+    """(orders that stand, net spend in minor units, its currency): of the currency in which most was spent, "" = none.
+
+    Of two with equal spend the alphabetically later currency counts.
+    """
+    state = ORDERS.of(profile)
+    if not state:
+        return 0, 0, ""
+    currency, spend = max(_money(state).items(), key=lambda item: (item[1], item[0]), default=("", 0))
+    return sum(1 for order in state.values() if order.copies and _stands(order, 0)), spend, currency
+
+
 def money(profile: Profile) -> dict[str, int]:
     """Net spend per currency in minor units: orders less their refunds.
 

@@ -7,6 +7,7 @@ A new feature is a component appended to the list and a rebuild of the projectio
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from shared.errors import NewerVersion, Poison
 from shared.events import Touchpoint
@@ -38,12 +39,21 @@ COMPONENTS: tuple[Component[Any], ...] = (BEHAVIOUR, *_KEYED)
 """All features. The order is the storage format: only ever append."""
 
 _Parts = msgspec.defstruct(
-    "Parts", [(component.name, component.state | None, None) for component in COMPONENTS], array_like=True, gc=False
+    "Parts",
+    [(component.name, component.state | None, None) for component in COMPONENTS],
+    namespace={"DECODERS": {component.name: msgspec.msgpack.Decoder(component.state) for component in COMPONENTS}},
+    array_like=True,
+    gc=False,
 )
 
 _RawParts = msgspec.defstruct(
     "RawParts", [(component.name, msgspec.Raw, msgspec.Raw(b"\xc0")) for component in COMPONENTS], array_like=True
 )
+
+_NO_PART = msgspec.Raw(b"\xc0")
+
+WHOLE_BYTES = 512
+"""A state of up to so many bytes is decoded whole: that takes no longer than taking it apart."""
 
 _Step = tuple[str, Any, Fold[Any]]
 
@@ -78,6 +88,8 @@ def fold(profile: Profile, touchpoint: Touchpoint, source: str, trust: int) -> N
     try:
         for name, empty, step in _STEPS.get(touchpoint.kind, _UNKNOWN):
             part = getattr(parts, name)
+            if part.__class__ is msgspec.Raw:
+                part = profile.part(name)
             if part is None:
                 part = empty()
                 setattr(parts, name, part)
@@ -90,7 +102,7 @@ def merge(a: Profile, b: Profile) -> Profile:
     """a ⊕ b: the profile of the touchpoints of both. Commutative and associative, `new()` is neutral; pure."""
     parts = _Parts()
     for component in COMPONENTS:
-        mine, other = getattr(a.parts, component.name), getattr(b.parts, component.name)
+        mine, other = a.part(component.name), b.part(component.name)
         if mine is not None or other is not None:
             merged = component.merge(
                 component.empty() if mine is None else mine, component.empty() if other is None else other
@@ -111,8 +123,17 @@ def encode(profile: Profile) -> bytes:
 
 
 def decode(data: bytes) -> Profile:
-    """The inverse of `encode`. Raises NewerVersion for a newer state, ValueError for bytes that are no state."""
-    return Profile(_decoded(_decoder, data))
+    """The inverse of `encode`. Raises NewerVersion for a newer state, ValueError for bytes that are no state.
+
+    Of a large state only behaviour is decoded, which nearly every touchpoint changes. The other parts are decoded when
+    somebody asks for them, which may raise ValueError then, and are written back as they came when nobody does.
+    """
+    if len(data) <= WHOLE_BYTES:
+        return Profile(_decoded(_decoder, data))
+    parts = (None if part == _NO_PART else part for part in astuple(_decoded(_splitter, data)))
+    profile = Profile(_Parts(*parts))
+    profile.part(BEHAVIOUR.name)
+    return profile
 
 
 def narrowed(data: bytes, *names: str) -> bytes:

@@ -46,14 +46,11 @@ def score_of(kind: str, properties: dict[str, Any]) -> int | None:
 def fact_ref(touchpoint: Touchpoint, trust: int) -> FactRef:
     """The reference to `touchpoint` that profile changes carry; `trust` is the envelope's."""
     kind, properties = touchpoint.kind, touchpoint.properties
+    key = business_key(kind, properties) if kind in _KEYS else ""
+    score, metric = score_of(kind, properties), ""
+    if kind == "survey_answered":
+        metric = str(properties.get("metric", ""))
+    # By position: each touchpoint of each step comes this way, and naming nine fields costs as much again.
     return FactRef(
-        id=touchpoint.id,
-        leaf=touchpoint.leaves[0],
-        kind=kind,
-        occurred_at=touchpoint.occurred_at,
-        trust=trust,
-        key=business_key(kind, properties),
-        score=score_of(kind, properties),
-        channel=touchpoint.channel,
-        metric=str(properties.get("metric", "")) if kind == "survey_answered" else "",
+        touchpoint.id, touchpoint.leaves[0], kind, touchpoint.occurred_at, trust, key, score, touchpoint.channel, metric
     )

@@ -11,7 +11,7 @@ TouchpointKey = tuple[int, bytes, bytes]
 """(day, id, scope): the proof that a touchpoint was seen."""
 
 
-class LeafRow(msgspec.Struct, frozen=True):
+class LeafRow(msgspec.Struct, frozen=True, gc=False):
     """One leaf: its own state, its place, and on a root with several leaves their merged state.
 
     `version`: of the customer this leaf was or is the root of; never goes back · `moves`: how often its customer
@@ -62,7 +62,7 @@ class TouchpointRow(NamedTuple):
         return self.day, self.id, self.scope
 
 
-class Body(msgspec.Struct, array_like=True, frozen=True):
+class Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the timeline keeps of a touchpoint beside its columns."""
 
     name: str

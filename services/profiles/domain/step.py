@@ -6,13 +6,14 @@ needed that was not loaded, `Wanted` says what; the shell locks it too and start
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
-import msgspec
+from msgspec.structs import replace
 
 from services.profiles.domain.identity import ERASED, Assertion, assertion
 from services.profiles.domain.neighbourhood import Neighbourhood, Row
 from services.profiles.domain.rows import EdgeRow, ErasureRow, LeafRow, ListingRow, ParkedRow
-from services.profiles.domain.states import SEVERAL, States, Unloaded
+from services.profiles.domain.states import SEVERAL, Ledger, States, Unloaded
 from services.profiles.domain.terms import Command, Fresh, House, Outcome, Streak, Wanted
 from shared import profile as profiles
 from shared.codec import encode
@@ -33,7 +34,6 @@ from shared.events import (
     LeafReinstated,
     Place,
     ProfileChanged,
-    Touchpoint,
     TouchpointsRecorded,
 )
 from shared.ids import derived_id, partition_of
@@ -54,7 +54,7 @@ class World:
     ) -> None:
         self.outcome = Outcome()
         self._partitions, self._record_bytes_max = house
-        self._before = dict(rows)
+        self._before = rows
         self._rows = dict(rows)
         self._members = dict(members)
         self._held = dict(held)
@@ -78,23 +78,31 @@ class World:
         """Fold one record's fresh touchpoints. `said`: the ties they bring · `at`: topic, partition, position."""
         self._relocate(fact.workspace, said, recorded_at)
         facts: dict[bytes, list[FactRef]] = {}
+        ledgers: dict[bytes, Ledger] = {}
+        source, trust = fact.source, fact.trust
+        counted = self._states.counting(source, trust)
         for item in fresh:
-            leaf = item.touchpoint.leaves[0]
-            if self._rows[leaf].erased:
+            touchpoint = item.touchpoint
+            leaf = touchpoint.leaves[0]
+            row = self._rows[leaf]
+            if row.erased:
                 self.outcome.blanked.append(item.key)
                 continue
             try:
-                self._fold(leaf, item.touchpoint, fact.source, fact.trust)
-                ref = fact_ref(item.touchpoint, fact.trust)
+                ledger = ledgers.get(leaf) or self._states.ledger(leaf, self._rows[row.root])
+                ledger.fold(touchpoint, source, trust)
+                ledgers[leaf] = ledger
+                ref = fact_ref(touchpoint, trust)
             except Exception as error:  # whatever a component trips over: this touchpoint is parked, the next goes on
+                self._close(ledgers)
                 self._park(fact, item, at, recorded_at, error)
-                streak.failed(fact.source)
+                streak.failed(source)
                 continue
-            self._states.keep(leaf, item.touchpoint, fact.source, fact.trust)
+            counted.append(touchpoint)
             streak.succeeded()
-            facts.setdefault(self._rows[leaf].root, []).append(ref)
-        self._count_spread(at[1])
-        self._cut(fact.workspace, recorded_at, facts, fact.import_id)
+            facts.setdefault(ledger.root, []).append(ref)
+        self._close(ledgers)
+        self.outcome.spread += self._cut(fact.workspace, recorded_at, facts, fact.import_id, at[1])
 
     def command(self, fact: Command, recorded_at: int, partition: int) -> None:
         """Carry out one command."""
@@ -109,7 +117,7 @@ class World:
                 self._reinstate(fact, recorded_at)
             case ImportFinished():
                 self._pass_import(fact, partition)
-        self._cut(fact.workspace, recorded_at, {}, "")
+        self._cut(fact.workspace, recorded_at, {}, "", partition)
 
     def preview(self, said: Sequence[Assertion]) -> None:
         """Find out what these ties need before anything is folded. Raises Wanted."""
@@ -118,9 +126,12 @@ class World:
     def rows(self) -> list[LeafRow]:
         """Every row that changed, encoded."""
         for leaf in sorted(self._stale):
-            self._encode(leaf)
+            state, merged = self._states.encoded(self._rows[leaf])
+            self._put(self._rows[leaf], state=state, merged=merged)
         self._stale.clear()
-        return [row for leaf, row in sorted(self._rows.items()) if row != self._before.get(leaf)]
+        before = self._before
+        changed = [row for leaf, row in self._rows.items() if row is not before[leaf] and row != before[leaf]]
+        return sorted(changed, key=attrgetter("leaf"))
 
     def mark_known(self, leaves: Iterable[bytes]) -> list[LeafRow]:
         """These leaves' identifiers are in `personal` now; returns every row that changed."""
@@ -243,11 +254,12 @@ class World:
 
     # --- folding --------------------------------------------------------------------------------------------
 
-    def _fold(self, leaf: bytes, touchpoint: Touchpoint, source: str, trust: int) -> None:
-        root = self._rows[self._rows[leaf].root]
-        self._states.fold(leaf, root, touchpoint, source, trust)
-        self._stale |= {leaf, root.leaf}
-        self._dirty[root.leaf] = None
+    def _close(self, ledgers: dict[bytes, Ledger]) -> None:
+        """Something was folded through each of these, and nothing more will be."""
+        for leaf, ledger in ledgers.items():
+            self._stale.update((leaf, ledger.root))
+            self._dirty[ledger.root] = None
+        ledgers.clear()
 
     def _park(
         self, fact: TouchpointsRecorded, item: Fresh, at: tuple[str, int, int], recorded_at: int, error: Exception
@@ -256,7 +268,7 @@ class World:
         leaf = item.touchpoint.leaves[0]
         self._undo(leaf)
         reason = str(error) if isinstance(error, Poison) else type(error).__name__
-        one = encode(msgspec.structs.replace(fact, touchpoints=(item.touchpoint,), personal=None))
+        one = encode(replace(fact, touchpoints=(item.touchpoint,), personal=None))
         who, sealing_key = (fact.workspace, fact.source), fact.personal.key if fact.personal else ""
         self.outcome.parked.append(ParkedRow(*at, item.place, *who, reason, one, recorded_at, leaf, sealing_key))
         self.outcome.unseen.append(item.key)
@@ -279,8 +291,7 @@ class World:
         if members is None:
             raise Wanted((), (root,))
         leaves = tuple((leaf, derived_id("erase", fact.id, leaf)) for leaf in sorted(members))
-        row = ErasureRow(fact.id, fact.workspace, root, fact.occurred_at, recorded_at, leaves)
-        self.outcome.erasures.append(row)
+        self.outcome.erasures.append(ErasureRow(fact.id, fact.workspace, root, fact.occurred_at, recorded_at, leaves))
         for leaf, identity in leaves:
             erased = LeafErased(fact.workspace, identity, leaf, fact.occurred_at)
             partition = partition_of(leaf, self._partitions)
@@ -317,74 +328,73 @@ class World:
 
     # --- cutting --------------------------------------------------------------------------------------------
 
-    def _cut(self, workspace: str, recorded_at: int, facts: Mapping[bytes, list[FactRef]], import_id: str) -> None:
-        """One change for each customer this record touched."""
+    def _cut(
+        self, workspace: str, recorded_at: int, facts: Mapping[bytes, list[FactRef]], import_id: str, partition: int
+    ) -> int:
+        """One change for each customer this record touched; returns how many of them have another partition."""
+        spread = 0
         for root in self._dirty:
-            row = self._raise_version(root, recorded_at)
-            state = profiles.encode(self._states.customer(row))
-            leaves = self._places_of(root) if root in self._moved else ()
+            version, state = self._encode_customer(root, recorded_at)
             refs = tuple(facts.get(root, ()))
-            self._send(
-                root,
-                ProfileChanged(
-                    workspace, root, row.version, recorded_at, state, refs, leaves, import_id, self._departed_from(root)
-                ),
-            )
+            change = ProfileChanged(workspace, root, version, recorded_at, state, refs, (), import_id)
+            if root in self._moved or root in self._departed:
+                change = replace(change, leaves=self._places_of(root), departed=self._departed_from(root))
+            spread += self._send(root, change) != partition
         self._dirty.clear()
         self._moved.clear()
         self._departed.clear()
+        return spread
 
-    def _count_spread(self, partition: int) -> None:
-        self.outcome.spread += sum(partition_of(root, self._partitions) != partition for root in self._dirty)
-
-    def _send(self, customer: bytes, fact: Fact) -> None:
-        value = encode(fact)
+    def _send(self, customer: bytes, fact: Fact) -> int:
+        """Put the fact into the outbox; returns the partition it is for."""
+        value, partition = encode(fact), partition_of(customer, self._partitions)
         if len(value) > self._record_bytes_max and isinstance(fact, ProfileChanged):
             reason = f"its state has {len(value)} bytes, a record {self._record_bytes_max} at most"
             parked = CustomerParked(fact.workspace, customer, fact.version, fact.recorded_at, reason)
-            place = (PROFILE_CHANGES, partition_of(customer, self._partitions), fact.version, -1)
+            place = (PROFILE_CHANGES, partition, fact.version, -1)
             self.outcome.parked.append(ParkedRow(*place, fact.workspace, "", reason, value, fact.recorded_at, customer))
             value = encode(parked)
-        partition = partition_of(customer, self._partitions)
         self.outcome.parcels.append(Parcel(PROFILE_CHANGES, partition, customer, value))
+        return partition
 
     def _departed_from(self, root: bytes) -> tuple[Departure, ...]:
         departed = self._departed.get(root)
         return tuple(sorted(departed, key=lambda gone: gone.leaf)) if departed else ()
 
     def _places_of(self, root: bytes) -> tuple[Place, ...]:
+        if root not in self._moved:
+            return ()
         return tuple(Place(leaf, self._rows[leaf].moves) for leaf in sorted(self._members[root]))
 
     # --- rows and states ------------------------------------------------------------------------------------
 
     def _put(self, row: LeafRow, **changes: object) -> LeafRow:
-        new = self._rows[row.leaf] = msgspec.structs.replace(row, **changes)
+        new = self._rows[row.leaf] = replace(row, **changes)
         return new
 
     def _raise_version(self, leaf: bytes, recorded_at: int) -> LeafRow:
         row = self._rows[leaf]
         return self._put(row, version=row.version + 1, changed_at=recorded_at)
 
-    def _encode(self, leaf: bytes) -> None:
-        row = self._rows[leaf]
-        state, merged = self._states.encoded(row)
-        self._put(row, state=state, merged=merged)
+    def _encode_customer(self, root: bytes, recorded_at: int) -> tuple[int, bytes]:
+        """Raise a customer's version and keep the state it is told with; returns both."""
+        row = self._rows[root]
+        version, state = row.version + 1, profiles.encode(self._states.customer(row))
+        if row.merged:
+            self._rows[root] = replace(row, version=version, changed_at=recorded_at, merged=state)
+        else:
+            self._rows[root] = replace(row, version=version, changed_at=recorded_at, state=state)
+            self._stale.discard(root)
+        return version, state
 
 
 def _said(fact: IdentityLinked | IdentityUnlinked) -> Assertion:
-    return assertion(
-        fact.a,
-        fact.b,
-        tie=isinstance(fact, IdentityLinked),
-        alias=isinstance(fact, IdentityLinked) and fact.alias,
-        operator=fact.operator,
-        occurred_at=fact.occurred_at,
-        id=fact.id,
-    )
+    tie = isinstance(fact, IdentityLinked)
+    alias = isinstance(fact, IdentityLinked) and fact.alias
+    who = fact.a, fact.b
+    return assertion(*who, tie=tie, alias=alias, operator=fact.operator, occurred_at=fact.occurred_at, id=fact.id)
 
 
 def _listed(row: LeafRow, state: profiles.Profile) -> ListingRow:
-    money = profiles.money(state)
-    currency, spend = max(money.items(), key=lambda item: (item[1], item[0]), default=("", 0))
-    purchases = len(profiles.purchases(state))
+    purchases, spend, currency = profiles.spending(state)
     return ListingRow(row.leaf, row.workspace, state.first_at or 0, state.last_at or 0, purchases, spend, currency)

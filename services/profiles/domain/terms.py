@@ -39,7 +39,7 @@ class House(NamedTuple):
     record_bytes_max: int
 
 
-class Fresh(NamedTuple):
+class Fresh(msgspec.Struct, frozen=True, gc=False):
     """A touchpoint not seen before, with its dedup key and its index in the record."""
 
     place: int
@@ -55,7 +55,8 @@ class Streak(msgspec.Struct):
 
     def succeeded(self) -> None:
         """One touchpoint was folded: the row is broken."""
-        self.failures, self.sources = 0, frozenset()
+        if self.failures:
+            self.failures, self.sources = 0, frozenset()
 
     def failed(self, source: str) -> None:
         """One more failure."""

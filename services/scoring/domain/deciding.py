@@ -27,7 +27,7 @@ UNSETTLED = -1
 PASSED_KEPT = 8
 
 
-class Decision(msgspec.Struct, frozen=True, array_like=True):
+class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What was decided about one customer. Small, msgpack-able; equal decisions have equal bytes.
 
     `stage`, `stage_since`: "" before the first one · `stage_spell`: key of the last purchase when the stage was last

@@ -6,7 +6,7 @@ from services.scoring.domain.alerts import Alert
 from services.scoring.domain.deciding import INITIAL, Decision
 
 
-class DecisionRow(msgspec.Struct, frozen=True):
+class DecisionRow(msgspec.Struct, frozen=True, gc=False):
     """One customer: the newest snapshot read, what was decided, and when to come back.
 
     `version`: of the last profile change read; one not greater is ignored · `state`: profile bytes (b"" before the
@@ -25,7 +25,7 @@ class DecisionRow(msgspec.Struct, frozen=True):
     parked: str = ""
 
 
-class AlertRow(msgspec.Struct, frozen=True):
+class AlertRow(msgspec.Struct, frozen=True, gc=False):
     """One alert as listed and as found by its opening leaf.
 
     `moves`: of the opening leaf when the alert came to this customer; a later saying moves it on · `revision` grows
