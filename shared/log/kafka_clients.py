@@ -53,6 +53,8 @@ CONNECTION = {
     "bootstrap_timeout_ms": 4000,
     "metadata_max_age_ms": 60_000,
 }
+REQUEST_MS, DELIVERY_MS = 5000, 15_000
+"""A broker may take so long for one request; an append ends after so much, one way or the other."""
 PRODUCER = {
     **CONNECTION,
     "metrics_enabled": False,
@@ -64,8 +66,8 @@ PRODUCER = {
     "linger_ms": 5,
     "batch_size": 262_144,
     "max_block_ms": 2000,
-    "request_timeout_ms": 5000,
-    "delivery_timeout_ms": 15_000,
+    "request_timeout_ms": REQUEST_MS,
+    "delivery_timeout_ms": DELIVERY_MS,
     "allow_auto_create_topics": False,
 }
 CONSUMER = {
