@@ -164,7 +164,7 @@ class Appender:
         await asyncio.gather(*ending, return_exceptions=True)
         if self._expiry is not None:
             self._expiry.cancel()
-        self._brokers.close()
+        self._brokers.end()
 
     # --- from the queues to the brokers
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,7 +29,9 @@ class Brokers:
         self._addresses: dict[int, tuple[str, int]] = {}
         self._leaders: dict[tuple[str, int], int] = {}
         self._connections: dict[int, Connection] = {}
-        self._failures = 0
+        self._opening: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._failures = self._closings = 0
+        self._ended = False
 
     def leader(self, topic: str, partition: int) -> int | None:
         """The node to ask; None: `learn` first."""
@@ -40,16 +43,26 @@ class Brokers:
 
     async def connection(self, node: int) -> Connection:
         """An open connection to this node, the same one as long as it stays usable. Raises Unreachable."""
-        now = asyncio.get_running_loop().time()
         found = self._connections.get(node)
-        if found is not None and found.usable(now, IDLE_SECONDS):
+        if found is not None and found.usable(asyncio.get_running_loop().time(), IDLE_SECONDS):
             return found
+        async with self._opening[node]:
+            return await self._opened(node)
+
+    async def _opened(self, node: int) -> Connection:
+        found = self._connections.get(node)
+        if found is not None and found.usable(asyncio.get_running_loop().time(), IDLE_SECONDS):
+            return found  # whoever was before us opened it
         if found is not None:
             found.close()
-        address = self._addresses.get(node)
+        address, closings = self._addresses.get(node), self._closings
         if address is None:
             raise Unreachable(f"node {node} is not known (any more)")
-        self._connections[node] = opened = await self._connect(*address)
+        opened = await self._connect(*address)
+        if closings != self._closings:
+            opened.close()
+            raise Unreachable("closed meanwhile")
+        self._connections[node] = opened
         return opened
 
     async def learn(self, topics: Iterable[str]) -> None:
@@ -67,10 +80,21 @@ class Brokers:
             return
         raise why
 
+    def forget(self, topic: str) -> None:
+        """Who leads this topic is not sure any more: `leader` says None until it was learned again."""
+        for place in [place for place in self._leaders if place[0] == topic]:
+            del self._leaders[place]
+
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, also those that are being opened."""
+        self._closings += 1
         while self._connections:
             self._connections.popitem()[1].close()
+
+    def end(self) -> None:
+        """Close every connection, and open no other."""
+        self._ended = True
+        self.close()
 
     async def _asked(self, host: str, port: int, topics: Iterable[str]) -> wire.Leaders:
         asking = await self._connect(host, port)
@@ -83,6 +107,8 @@ class Brokers:
             asking.close()
 
     async def _connect(self, host: str, port: int) -> Connection:
+        if self._ended:
+            raise Unreachable("the log is closed")
         try:
             opened = await connect(host, port, self._settings)
         except Unreachable as error:

@@ -23,11 +23,16 @@ class Request(NamedTuple):
 
 
 PRODUCE = Request("Produce", 0, 7)
+FETCH = Request("Fetch", 1, 4)
+LIST_OFFSETS = Request("ListOffsets", 2, 2)
 METADATA = Request("Metadata", 3, 4)
 SASL_HANDSHAKE = Request("SaslHandshake", 17, 1)
 API_VERSIONS = Request("ApiVersions", 18, 0)
+EPOCH_ENDS = Request("OffsetForLeaderEpoch", 23, 2)
 SASL_AUTHENTICATE = Request("SaslAuthenticate", 36, 1)
-NEEDED = (PRODUCE, METADATA)
+NEEDED = (PRODUCE, FETCH, LIST_OFFSETS, METADATA, EPOCH_ENDS)
+EARLIEST, END = -2, -1
+"""What can be asked by `list_offsets`."""
 
 
 class Leaders(NamedTuple):
@@ -47,12 +52,35 @@ class Produced(NamedTuple):
     base: int
 
 
+class Fetched(NamedTuple):
+    """What one partition brought: whole batches, and perhaps the start of one more."""
+
+    topic: str
+    partition: int
+    code: int
+    batches: bytes
+
+
+class Offset(NamedTuple):
+    """A partition's position that was asked for."""
+
+    topic: str
+    partition: int
+    code: int
+    position: int
+
+
 _HEADER = struct.Struct(">ihhih")
 _BATCH_HEAD = struct.Struct(">qiibI")
 _BATCH_TAIL = struct.Struct(">hiqqqhii")
 _PARTITION_HEAD = struct.Struct(">ii")
 _PRODUCE_HEAD = struct.Struct(">hhii")
 _PRODUCED = struct.Struct(">ihqqq")
+_FETCH_HEAD = struct.Struct(">iiiib")
+_FETCH = struct.Struct(">iqi")
+_FETCHED = struct.Struct(">ihqqi")
+_ABORTED_BYTES = 16
+_LISTED = struct.Struct(">ihqq")
 _NO_LENGTH = b"\x01"  # the varint of -1: null
 _BATCH_LENGTH_FROM = _BATCH_HEAD.size - 12  # counted from behind its own field on
 
@@ -110,6 +138,66 @@ def produced(answer: bytes) -> tuple[list[Produced], int]:
         for partition, code, base, _stamp, _start in reading.rows(_PRODUCED, reading.count()):
             found.append(Produced(topic, partition, code, base))
     return found, reading.number(">i")
+
+
+def fetch(wanted: Mapping[str, Sequence[tuple[int, int]]], wait_ms: int, bytes_max: int, of_one_max: int) -> bytes:
+    """Topic → its (partition, position): answered as soon as there is anything, else after `wait_ms`."""
+    parts = [_FETCH_HEAD.pack(-1, wait_ms, 1, bytes_max, 0), _count(len(wanted))]
+    for topic, partitions in wanted.items():
+        parts += (_text(topic), _count(len(partitions)))
+        parts += (_FETCH.pack(partition, position, of_one_max) for partition, position in partitions)
+    return b"".join(parts)
+
+
+def fetched(answer: bytes) -> tuple[list[Fetched], int]:
+    """What each partition brought, and for how many milliseconds the broker wants to be left alone."""
+    reading = _Reading(answer)
+    throttle_ms = reading.number(">i")
+    found: list[Fetched] = []
+    for _ in range(reading.count()):
+        topic = reading.text()
+        for _ in range(reading.count()):
+            partition, code, _end, _stable, aborted = reading.packed(_FETCHED)
+            reading.skip(_ABORTED_BYTES * max(0, aborted))
+            found.append(Fetched(topic, partition, code, reading.take(max(0, reading.count()))))
+    return found, throttle_ms
+
+
+def list_offsets(wanted: Mapping[str, Iterable[int]], which: int) -> bytes:
+    """Topic → its partitions: asks for their `EARLIEST` position, or their `END`, the high watermark."""
+    parts = [struct.pack(">ib", -1, 0), _count(len(wanted))]
+    for topic, partitions in wanted.items():
+        rows = [struct.pack(">iq", partition, which) for partition in partitions]
+        parts += (_text(topic), _count(len(rows)), *rows)
+    return b"".join(parts)
+
+
+def offsets(answer: bytes) -> list[Offset]:
+    """The answer to `list_offsets`."""
+    reading = _Reading(answer)
+    reading.number(">i")
+    found: list[Offset] = []
+    for _ in range(reading.count()):
+        topic = reading.text()
+        for partition, code, _stamp, position in reading.rows(_LISTED, reading.count()):
+            found.append(Offset(topic, partition, code, position))
+    return found
+
+
+def epoch_end(topic: str, partition: int, epoch: int) -> bytes:
+    """Asks where the records end that leaders up to this epoch wrote."""
+    return b"".join((_count(1), _text(topic), _count(1), struct.pack(">iii", partition, -1, epoch)))
+
+
+def epoch_ended(answer: bytes) -> Offset:
+    """The answer to `epoch_end`."""
+    reading = _Reading(answer)
+    reading.number(">i")
+    reading.count()
+    topic = reading.text()
+    reading.count()
+    code, partition, _epoch, position = reading.row(">hiiq")
+    return Offset(topic, partition, code, position)
 
 
 def metadata(topics: Iterable[str]) -> bytes:
@@ -193,6 +281,11 @@ class _Reading:
     def row(self, form: str) -> tuple[int, ...]:
         found = struct.unpack_from(form, self._answer, self._at)
         self._at += struct.calcsize(form)
+        return found
+
+    def packed(self, form: struct.Struct) -> tuple[int, ...]:
+        found = form.unpack_from(self._answer, self._at)
+        self._at += form.size
         return found
 
     def rows(self, form: struct.Struct, count: int) -> Iterator[tuple[int, ...]]:

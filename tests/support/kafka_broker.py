@@ -163,8 +163,9 @@ class Broker:
         self._end(signal.SIGTERM)
 
     def freeze(self) -> None:
-        """Stop it from running without closing its connections (SIGSTOP)."""
+        """Stop it from running without closing its connections (SIGSTOP); returns when its last thread stands."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen broker run again."""

@@ -9,11 +9,31 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from kafka.protocol.consumer import (
+    FetchRequest,
+    FetchResponse,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+)
 from kafka.protocol.metadata import ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse
 from kafka.protocol.producer import ProduceRequest, ProduceResponse
 from kafka.record import MemoryRecords
 
-REQUESTS = {one.API_KEY: one for one in (ApiVersionsRequest, MetadataRequest, ProduceRequest)}
+SPOKEN = {
+    ApiVersionsRequest: (0, 3),
+    MetadataRequest: (0, 8),
+    ProduceRequest: (0, 9),
+    FetchRequest: (4, 11),
+    ListOffsetsRequest: (1, 5),
+    OffsetForLeaderEpochRequest: (2, 3),
+}
+"""What it understands, and in which versions."""
+REQUESTS = {one.API_KEY: one for one in SPOKEN}
+OUT_OF_RANGE = 1
+HELD_SECONDS = 0.02
+"""An empty fetch is answered after so long."""
 Told = tuple[str, int, list[bytes]]
 """Topic, partition and values of one batch that came."""
 
@@ -30,7 +50,12 @@ class ScriptedBroker:
         self.requests: list[list[Told]] = []
         self.script: Callable[[str, int, list[bytes]], int] = lambda _topic, _partition, _values: 0
         self.leaderless: set[int] = set()
-        self.produce_versions = (0, 9)
+        self.spoken = dict(SPOKEN)
+        self.stored: dict[int, list[tuple[int, int, bytes]]] = {partition: [] for partition in range(partitions)}
+        """What is fetched: base position, count of records, and bytes, batch by batch."""
+        self.fetch_codes: dict[int, int] = {}
+        self.epoch_ends: dict[int, int] = {}
+        self.mute = False
         self.port = 0
         self.kept: dict[int, list[bytes]] = {partition: [] for partition in range(partitions)}
         self._server: asyncio.Server | None = None
@@ -61,7 +86,12 @@ class ScriptedBroker:
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
                 frame = await reader.readexactly(size)
                 key, version, correlation = struct.unpack_from(">hhi", frame)
-                answer = self._answer(REQUESTS[key].decode(frame, version=version, header=True))
+                request = REQUESTS[key].decode(frame, version=version, header=True)
+                answer = self._answer(request)
+                if isinstance(request, FetchRequest) and not any(_brought(answer)):
+                    await asyncio.sleep(HELD_SECONDS)
+                if self.mute and not isinstance(request, ApiVersionsRequest):
+                    continue
                 answer.API_VERSION = version
                 answer.with_header(correlation_id=correlation)
                 writer.write(answer.encode(header=True, framed=True))
@@ -76,6 +106,12 @@ class ScriptedBroker:
             return self._versions()
         if isinstance(request, MetadataRequest):
             return self._metadata()
+        if isinstance(request, FetchRequest):
+            return self._fetched(request)
+        if isinstance(request, ListOffsetsRequest):
+            return self._listed(request)
+        if isinstance(request, OffsetForLeaderEpochRequest):
+            return self._epoch_ended(request)
         came = [
             (topic.name, one.index, [record.value for batch in MemoryRecords(bytes(one.records)) for record in batch])
             for topic in request.topic_data
@@ -96,10 +132,65 @@ class ScriptedBroker:
         )
 
     def _versions(self) -> Any:
-        spoken = {MetadataRequest.API_KEY: (0, 8), ProduceRequest.API_KEY: self.produce_versions, 18: (0, 3)}
         row = ApiVersionsResponse.ApiVersion
-        keys = [row(api_key=key, min_version=low, max_version=high) for key, (low, high) in spoken.items()]
+        keys = [row(api_key=one.API_KEY, min_version=low, max_version=high) for one, (low, high) in self.spoken.items()]
         return ApiVersionsResponse(error_code=0, api_keys=keys)
+
+    def _fetched(self, request: Any) -> Any:
+        topic = FetchResponse.FetchableTopicResponse
+        (asked,) = request.topics
+        parts = []
+        for one in asked.partitions:
+            stored = self.stored[one.partition]
+            code = self.fetch_codes.get(one.partition, 0)
+            if not code and one.fetch_offset > self._end(one.partition):
+                code = OUT_OF_RANGE
+            found = [] if code else [raw for base, count, raw in stored if base + count > one.fetch_offset]
+            parts.append(
+                topic.PartitionData(
+                    partition_index=one.partition,
+                    error_code=code,
+                    high_watermark=self._end(one.partition),
+                    last_stable_offset=-1,
+                    aborted_transactions=None,
+                    records=b"".join(found),
+                )
+            )
+        return FetchResponse(throttle_time_ms=0, responses=[topic(topic=asked.topic, partitions=parts)])
+
+    def _end(self, partition: int) -> int:
+        return max((base + count for base, count, _ in self.stored[partition]), default=0)
+
+    def _listed(self, request: Any) -> Any:
+        topic = ListOffsetsResponse.ListOffsetsTopicResponse
+        answered = [
+            topic(
+                name=asked.name,
+                partitions=[
+                    topic.ListOffsetsPartitionResponse(
+                        partition_index=one.partition_index,
+                        error_code=0,
+                        timestamp=-1,
+                        offset=self._end(one.partition_index) if one.timestamp == -1 else 0,
+                    )
+                    for one in asked.partitions
+                ],
+            )
+            for asked in request.topics
+        ]
+        return ListOffsetsResponse(throttle_time_ms=0, topics=answered)
+
+    def _epoch_ended(self, request: Any) -> Any:
+        topic = OffsetForLeaderEpochResponse.OffsetForLeaderTopicResult
+        (asked,) = request.topics
+        (one,) = asked.partitions
+        ended = topic.EpochEndOffset(
+            error_code=0,
+            partition=one.partition,
+            leader_epoch=one.leader_epoch,
+            end_offset=self.epoch_ends[one.leader_epoch],
+        )
+        return OffsetForLeaderEpochResponse(throttle_time_ms=0, topics=[topic(topic=asked.topic, partitions=[ended])])
 
     def _metadata(self) -> Any:
         topic = MetadataResponse.MetadataResponseTopic
@@ -120,3 +211,7 @@ class ScriptedBroker:
             controller_id=1,
             topics=[topic(error_code=0, name=self.topic, is_internal=False, partitions=partitions)],
         )
+
+
+def _brought(answer: Any) -> list[bool]:
+    return [bool(one.records or one.error_code) for topic in answer.responses for one in topic.partitions]
