@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from shared.errors import Stopped
 from shared.log import kafka_wire as wire
 from shared.log.kafka_connection import Connection, ConnectionGone, Unreachable, connect
 
@@ -24,7 +25,7 @@ class Brokers:
 
     def __init__(self, bootstrap: str, settings: Mapping[str, Any]) -> None:
         """`bootstrap`: `host:port[,host:port]` · `settings`: security in the client library's words."""
-        self._bootstrap = [_address(one) for one in bootstrap.split(",") if one.strip()]
+        self._bootstrap = addresses(bootstrap)
         self._settings = settings
         self._addresses: dict[int, tuple[str, int]] = {}
         self._leaders: dict[tuple[str, int], int] = {}
@@ -119,6 +120,12 @@ class Brokers:
         return opened
 
 
-def _address(one: str) -> tuple[str, int]:
-    host, _, port = one.strip().rpartition(":")
-    return host.strip("[]"), int(port)
+def addresses(bootstrap: str) -> list[tuple[str, int]]:
+    """Host and port of each of `host:port[,host:port]`. Raises Stopped for anything else."""
+    found = []
+    for one in bootstrap.split(","):
+        host, _, port = one.strip().rpartition(":")
+        if not host or not port.isdecimal():
+            raise Stopped(f"RAFTAR_KAFKA_BOOTSTRAP: {one.strip()!r} is not host:port")
+        found.append((host.strip("[]"), int(port)))
+    return found

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from kafka.admin import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 from kafka.net.inet import KafkaNetSocket
+from kafka.protocol.broker_version_data import BrokerVersionData
 
 from shared.errors import LogMismatch, NotAccepting, RaftarError, Rejected
 from shared.log.port import Topic
@@ -137,6 +138,11 @@ class Asker:
             return question(admin)
         finally:
             admin.close()
+
+
+def broker_version(understood: Mapping[int, tuple[int, int]]) -> tuple[int, ...]:
+    """The version of Kafka that understands these requests, as the client library makes it out: (4, 1)."""
+    return tuple(BrokerVersionData(api_versions=dict(understood)).broker_version)
 
 
 def check_partitions(topic: Topic, described: Mapping[str, Any]) -> None:

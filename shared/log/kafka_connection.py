@@ -3,7 +3,8 @@
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from kafka.errors import KafkaError, for_code
@@ -104,29 +105,51 @@ class Connection(asyncio.Protocol):
 
 async def connect(host: str, port: int, settings: Mapping[str, Any]) -> Connection:
     """A connection that is ready for requests. `settings`: security in kafka-python's words. Raises Unreachable."""
-    connection = Connection()
+    connection, spoken = await _opened(host, port, settings)
+    lacking = wire.lacking(spoken)
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await asyncio.get_running_loop().create_connection(
-                lambda: connection, host, port, ssl=ssl_context(settings)
+        if lacking:
+            raise Unreachable(
+                f"{host}:{port} does not understand {', '.join(lacking)}: Raftar needs Kafka 3.7 or newer"
             )
-            await _understand(connection)
-            if str(settings.get("security_protocol", "")).startswith("SASL_"):
+        if str(settings.get("security_protocol", "")).startswith("SASL_"):
+            async with _reaching(host, port):
                 await _prove(connection, host, settings)
-    except BaseException as error:
+    except BaseException:
         connection.close()
-        if isinstance(
-            error, (OSError, TimeoutError, ValueError, KafkaError, ConnectionGone, Unreachable, struct.error)
-        ):
-            raise Unreachable(f"{host}:{port}: {str(error) or type(error).__name__}") from error
         raise
     return connection
 
 
-async def _understand(connection: Connection) -> None:
-    lacking = wire.lacking(wire.versions(await connection.ask(wire.API_VERSIONS, b"")))
-    if lacking:
-        raise Unreachable(f"this broker does not speak {', '.join(lacking)}: Raftar needs Kafka 3.7 or newer")
+async def understood(host: str, port: int, settings: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+    """Key of a request → the lowest and highest version that this broker understands. Raises Unreachable."""
+    connection, spoken = await _opened(host, port, settings)
+    connection.close()
+    await asyncio.sleep(0)  # a closed connection is gone in the next turn of the event loop
+    return spoken
+
+
+async def _opened(host: str, port: int, settings: Mapping[str, Any]) -> tuple[Connection, dict[int, tuple[int, int]]]:
+    connection = Connection()
+    try:
+        async with _reaching(host, port):
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, host, port, ssl=ssl_context(settings)
+            )
+            return connection, wire.versions(await connection.ask(wire.API_VERSIONS, b""))
+    except BaseException:
+        connection.close()
+        raise
+
+
+@asynccontextmanager
+async def _reaching(host: str, port: int) -> AsyncIterator[None]:
+    """Bounded in time; whatever a broker or a network can do wrong comes out as Unreachable."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            yield
+    except (OSError, TimeoutError, ValueError, KafkaError, ConnectionGone, Unreachable, struct.error) as error:
+        raise Unreachable(f"{host}:{port}: {str(error) or type(error).__name__}") from error
 
 
 async def _prove(connection: Connection, host: str, settings: Mapping[str, Any]) -> None:

@@ -31,6 +31,8 @@ API_VERSIONS = Request("ApiVersions", 18, 0)
 EPOCH_ENDS = Request("OffsetForLeaderEpoch", 23, 2)
 SASL_AUTHENTICATE = Request("SaslAuthenticate", 36, 1)
 NEEDED = (PRODUCE, FETCH, LIST_OFFSETS, METADATA, EPOCH_ENDS)
+TOPIC_IDS = Request("Metadata", 3, 10)
+"""What the client library asks for a topic's id by, which tells one log from another."""
 EARLIEST, END = -2, -1
 """What can be asked by `list_offsets`."""
 
@@ -239,11 +241,11 @@ def versions(answer: bytes) -> dict[int, tuple[int, int]]:
     return {key: (low, high) for key, low, high in reading.rows(struct.Struct(">hhh"), reading.count())}
 
 
-def lacking(understood: Mapping[int, tuple[int, int]]) -> list[str]:
-    """What we speak and this broker does not, for people."""
+def lacking(understood: Mapping[int, tuple[int, int]], needed: Sequence[Request] = NEEDED) -> list[str]:
+    """What is needed and this broker does not understand, for people."""
     return [
         f"{one.name} v{one.version}"
-        for one in NEEDED
+        for one in needed
         if not understood.get(one.key, (1, 0))[0] <= one.version <= understood.get(one.key, (1, 0))[1]
     ]
 
