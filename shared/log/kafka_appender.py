@@ -270,7 +270,7 @@ class Appender:
         if result.code == 0:
             for offset, piece in enumerate(pieces):
                 piece.latch.perhaps = True
-                piece.latch.positions[piece.number] = result.base + offset
+                piece.latch.positions[piece.number] = result.first + offset
                 self._count_down(piece.latch)
             return
         error = for_code(result.code)

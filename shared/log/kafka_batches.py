@@ -35,25 +35,25 @@ def opened(batches: bytes, position: int) -> Iterator[Opened]:
     at = 0
     while len(batches) - at >= _HEAD.size:
         head = _HEAD.unpack_from(batches, at)
-        base, length, epoch, form, crc, attributes, last = head[:7]
+        first, length, epoch, form, crc, attributes, last = head[:7]
         end = at + _LENGTH_FROM + length
         if end > len(batches):
             return
         if form != _FORMAT or crc32c(memoryview(batches)[at + _CRC_FROM : end]) != crc:
-            raise CorruptRecordError(f"a batch at {base} is of format {form}, or not what was written")
+            raise CorruptRecordError(f"a batch at {first} is of format {form}, or not what was written")
         if attributes & _CONTROL:
             records: list[Record] = []
         elif attributes & _COMPRESSED:
             records = _by_library(batches[at:end], position)
         else:
             broker_stamp = head[8] if attributes & _STAMPED_BY_BROKER else None
-            records = _records(batches[at + _HEAD.size : end], head[12], base, head[7], broker_stamp, position)
-        yield Opened(records, base + last + 1, epoch)
+            records = _records(batches[at + _HEAD.size : end], head[12], first, head[7], broker_stamp, position)
+        yield Opened(records, first + last + 1, epoch)
         at = end
 
 
 def _records(
-    data: bytes, count: int, base: int, first_stamp: int, broker_stamp: int | None, position: int
+    data: bytes, count: int, first: int, first_stamp: int, broker_stamp: int | None, position: int
 ) -> list[Record]:
     found: list[Record] = []
     at = 0
@@ -66,9 +66,9 @@ def _records(
         key_end = at + max(0, key_length)
         key = data[at:key_end]
         value_length, at = _number(data, key_end)
-        if base + offset >= position:
+        if first + offset >= position:
             recorded_at = first_stamp + stamp if broker_stamp is None else broker_stamp
-            found.append(Record(base + offset, recorded_at, data[at : at + max(0, value_length)], key))
+            found.append(Record(first + offset, recorded_at, data[at : at + max(0, value_length)], key))
         at = end
     return found
 

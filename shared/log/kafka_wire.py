@@ -46,12 +46,12 @@ class Leaders(NamedTuple):
 
 
 class Produced(NamedTuple):
-    """What became of one partition's batch. `code` 0: in the log from position `base` on."""
+    """What became of one partition's batch. `code` 0: in the log from position `first` on."""
 
     topic: str
     partition: int
     code: int
-    base: int
+    first: int
 
 
 class Fetched(NamedTuple):
@@ -137,8 +137,8 @@ def produced(answer: bytes) -> tuple[list[Produced], int]:
     found: list[Produced] = []
     for _ in range(reading.count()):
         topic = reading.text()
-        for partition, code, base, _stamp, _start in reading.rows(_PRODUCED, reading.count()):
-            found.append(Produced(topic, partition, code, base))
+        for partition, code, first, _stamp, _start in reading.rows(_PRODUCED, reading.count()):
+            found.append(Produced(topic, partition, code, first))
     return found, reading.number(">i")
 
 

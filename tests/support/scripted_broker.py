@@ -52,7 +52,7 @@ class ScriptedBroker:
         self.leaderless: set[int] = set()
         self.spoken = dict(SPOKEN)
         self.stored: dict[int, list[tuple[int, int, bytes]]] = {partition: [] for partition in range(partitions)}
-        """What is fetched: base position, count of records, and bytes, batch by batch."""
+        """What is fetched: first position, count of records, and bytes, batch by batch."""
         self.fetch_codes: dict[int, int] = {}
         self.epoch_ends: dict[int, int] = {}
         self.mute = False
@@ -124,11 +124,11 @@ class ScriptedBroker:
 
     def _produced(self, topic: str, partition: int, values: list[bytes]) -> Any:
         code = self.script(topic, partition, values)
-        base = len(self.kept[partition])
+        first = len(self.kept[partition])
         if code == 0:
             self.kept[partition] += values
         return ProduceResponse.TopicProduceResponse.PartitionProduceResponse(
-            index=partition, error_code=code, base_offset=base, log_append_time_ms=0, log_start_offset=0
+            index=partition, error_code=code, base_offset=first, log_append_time_ms=0, log_start_offset=0
         )
 
     def _versions(self) -> Any:
@@ -145,7 +145,7 @@ class ScriptedBroker:
             code = self.fetch_codes.get(one.partition, 0)
             if not code and one.fetch_offset > self._end(one.partition):
                 code = OUT_OF_RANGE
-            found = [] if code else [raw for base, count, raw in stored if base + count > one.fetch_offset]
+            found = [] if code else [raw for first, count, raw in stored if first + count > one.fetch_offset]
             parts.append(
                 topic.PartitionData(
                     partition_index=one.partition,
@@ -159,7 +159,7 @@ class ScriptedBroker:
         return FetchResponse(throttle_time_ms=0, responses=[topic(topic=asked.topic, partitions=parts)])
 
     def _end(self, partition: int) -> int:
-        return max((base + count for base, count, _ in self.stored[partition]), default=0)
+        return max((first + count for first, count, _ in self.stored[partition]), default=0)
 
     def _listed(self, request: Any) -> Any:
         topic = ListOffsetsResponse.ListOffsetsTopicResponse

@@ -24,19 +24,19 @@ NOT_LEADER = 6
 GZIP = 1
 
 
-def batch(values: list[bytes], base: int = 0, epoch: int = 0, compression: int = 0, headers: int = 0) -> bytes:
+def batch(values: list[bytes], start: int = 0, epoch: int = 0, compression: int = 0, headers: int = 0) -> bytes:
     """As a broker keeps it, made by the client library. Stamps are 1000, 1001, …"""
     builder = DefaultRecordBatchBuilder(2, compression, False, -1, -1, -1, 1 << 22)
     for number, value in enumerate(values):
         builder.append(number, 1000 + number, b"k%d" % number, value, [("h", b"x")] * headers)
     raw = bytearray(builder.build())
-    raw[0:8] = base.to_bytes(8, "big")
+    raw[0:8] = start.to_bytes(8, "big")
     raw[12:16] = epoch.to_bytes(4, "big")
     return bytes(raw)
 
 
-def store(broker: ScriptedBroker, values: list[bytes], base: int = 0, epoch: int = 0) -> None:
-    broker.stored[0].append((base, len(values), batch(values, base, epoch)))
+def store(broker: ScriptedBroker, values: list[bytes], start: int = 0, epoch: int = 0) -> None:
+    broker.stored[0].append((start, len(values), batch(values, start, epoch)))
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ async def log(broker: ScriptedBroker) -> AsyncIterator[KafkaLog]:
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 8191, 8192, 300_000])
 def test_batches_of_the_client_library_are_read_as_they_were_meant(size: int, headers: int, compression: int) -> None:
     values = [b"v" * size, b"", *(b"%d" % number for number in range(200))]
-    raw = batch(values, base=7_000_000_000, epoch=3, compression=compression, headers=headers)
-    first, second = opened(raw + batch([b"z"], base=7_000_000_300, epoch=4) + raw[:90], 7_000_000_001)
+    raw = batch(values, start=7_000_000_000, epoch=3, compression=compression, headers=headers)
+    first, second = opened(raw + batch([b"z"], start=7_000_000_300, epoch=4) + raw[:90], 7_000_000_001)
     wanted = [Record(7_000_000_000 + n, 1000 + n, value, b"k%d" % n) for n, value in enumerate(values)]
     assert first.records == wanted[1:], "what lies before the position is left out"
     assert (first.next_position, first.epoch) == (7_000_000_202, 3)
@@ -99,7 +99,7 @@ async def test_a_log_that_was_cut_behind_what_was_read_stops_its_reader(log: Kaf
     broker.epoch_ends = {1: 2}  # another leader never had the third, and wrote three of its own
     broker.stored[0].clear()
     store(broker, [b"a", b"b"], epoch=1)
-    store(broker, [b"C", b"D", b"E"], base=2, epoch=2)
+    store(broker, [b"C", b"D", b"E"], start=2, epoch=2)
     with pytest.raises(OutOfRange) as refused:
         await log.read(TOPIC, 0, 3, wait_seconds=5)
     assert refused.value.end == 2
@@ -109,7 +109,7 @@ async def test_another_leader_that_has_all_of_it_is_read_on(log: KafkaLog, broke
     store(broker, [b"a", b"b"], epoch=1)
     assert (await log.read(TOPIC, 0, 0, wait_seconds=5)).next_position == 2
     broker.epoch_ends = {1: 2}
-    store(broker, [b"c"], base=2, epoch=2)
+    store(broker, [b"c"], start=2, epoch=2)
     assert [record.value for record in (await log.read(TOPIC, 0, 2, wait_seconds=5)).records] == [b"c"]
 
 
