@@ -47,7 +47,9 @@ async def open_log(settings: HouseSettings, clock: Clock) -> AsyncIterator[Log]:
     if settings.kafka_bootstrap:
         from shared.log.kafka import KafkaLog  # only a house on Kafka pays for loading its client
 
-        log = KafkaLog(settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix)
+        log = KafkaLog(
+            settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix, security=settings.kafka_security
+        )
     else:
         log = SqliteLog(settings.log_dir, clock)
     try:

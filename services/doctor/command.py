@@ -49,6 +49,7 @@ async def examine(settings: AllInOneSettings, clock: Clock) -> AsyncIterator[Fin
 async def _stores(settings: AllInOneSettings, clock: Clock, log: Log) -> AsyncIterator[Finding]:
     found: stores.Topics = {}
     parts: list[tuple[str, Callable[[], AsyncIterator[Finding]]]] = [
+        *([("kafka", lambda: _brokers(settings))] if settings.kafka_bootstrap else []),
         ("log", lambda: stores.log(settings, log, clock, found)),
         ("keys", lambda: stores.workspaces(settings, log, found)),
     ]
@@ -61,6 +62,12 @@ async def _stores(settings: AllInOneSettings, clock: Clock, log: Log) -> AsyncIt
             findings = [_broken(name, error)]
         for finding in findings:
             yield finding
+
+
+def _brokers(settings: AllInOneSettings) -> AsyncIterator[Finding]:
+    from services.doctor.brokers import brokers  # only a house on Kafka pays for loading its client
+
+    return brokers(settings)
 
 
 def _of_database(

@@ -81,6 +81,20 @@ def stamps(what: str, apart_ms: int, allowance_ms: int) -> Finding:
     return ok("clock", f"{what} and this machine's clock are {abs(apart_ms)} ms apart")
 
 
+KAFKA_MIN = (3, 7)
+
+
+def kafka_broker(where: str, version: Sequence[int], lacking: Sequence[str]) -> Finding:
+    """Its version by what it understands, and what it does not understand although Raftar asks it."""
+    shown, least = (".".join(map(str, one)) for one in (version, KAFKA_MIN))
+    step = f"update the brokers to Kafka {least} or newer (tested: 4.1), one after another, then ask again"
+    if lacking:
+        return fail("kafka", f"{where} is about Kafka {shown} and does not understand {', '.join(lacking)}", step)
+    if tuple(version) < KAFKA_MIN:
+        return warn("kafka", f"{where} is about Kafka {shown}, and nobody tried Raftar below {least}", step)
+    return ok("kafka", f"{where} is about Kafka {shown}, and understands all that is needed")
+
+
 def modes(paths: Mapping[str, int]) -> Finding:
     """Private files by name with their mode bits: nobody but the owner may read any."""
     wide = sorted(name for name, mode in paths.items() if mode & 0o077)

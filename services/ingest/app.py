@@ -120,5 +120,6 @@ def open_log(settings: IngestSettings, clock: Clock) -> Log:
     if settings.kafka_bootstrap:
         from shared.log.kafka import KafkaLog  # an embedded house starts without the Kafka client
 
-        return KafkaLog(settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix, **options)
+        options |= {"prefix": settings.kafka_topic_prefix, "security": settings.kafka_security}
+        return KafkaLog(settings.kafka_bootstrap, clock, **options)
     return SqliteLog(settings.log_dir, clock, disk_reserve_bytes=settings.ingest_disk_reserve_bytes, **options)

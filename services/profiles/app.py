@@ -187,7 +187,8 @@ def ownership_of(settings: ProfilesSettings, clock: Clock) -> Owns:
 
     def joined(topic: str) -> Ownership:
         group = GROUP if topic == TOUCHPOINTS else f"{GROUP}.{topic}"
-        return KafkaOwnership(settings.kafka_bootstrap, group, (topic,), clock, prefix=settings.kafka_topic_prefix)
+        prefix, security = settings.kafka_topic_prefix, settings.kafka_security
+        return KafkaOwnership(settings.kafka_bootstrap, group, (topic,), clock, prefix=prefix, settings=security)
 
     return joined
 
@@ -197,7 +198,9 @@ def _open_log(settings: ProfilesSettings, clock: Clock) -> Log:
     if settings.kafka_bootstrap:
         from shared.log.kafka import KafkaLog
 
-        return KafkaLog(settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix)
+        return KafkaLog(
+            settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix, security=settings.kafka_security
+        )
     return SqliteLog(settings.log_dir, clock)
 
 

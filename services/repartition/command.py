@@ -141,7 +141,7 @@ def _target(new: HouseSettings, clock: Clock) -> StampedLog:
     if new.kafka_bootstrap:
         from shared.log.kafka_stamped import StampedKafka
 
-        return StampedKafka(new.kafka_bootstrap, new.kafka_topic_prefix)
+        return StampedKafka(new.kafka_bootstrap, new.kafka_topic_prefix, new.kafka_security)
     return StampedSqlite(new.log_dir, clock)
 
 

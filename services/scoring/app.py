@@ -177,8 +177,8 @@ def ownership_of(settings: ScoringSettings, clock: Clock) -> Owns:
     from shared.log.kafka_ownership import KafkaOwnership  # an embedded house starts without the Kafka client
 
     def joined() -> Ownership:
-        topics_read, prefix = (PROFILE_CHANGES,), settings.kafka_topic_prefix
-        return KafkaOwnership(settings.kafka_bootstrap, GROUP, topics_read, clock, prefix=prefix)
+        topics_read, prefix, security = (PROFILE_CHANGES,), settings.kafka_topic_prefix, settings.kafka_security
+        return KafkaOwnership(settings.kafka_bootstrap, GROUP, topics_read, clock, prefix=prefix, settings=security)
 
     return joined
 
@@ -188,7 +188,9 @@ def _open_log(settings: ScoringSettings, clock: Clock) -> Log:
     if settings.kafka_bootstrap:
         from shared.log.kafka import KafkaLog
 
-        return KafkaLog(settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix)
+        return KafkaLog(
+            settings.kafka_bootstrap, clock, prefix=settings.kafka_topic_prefix, security=settings.kafka_security
+        )
     return SqliteLog(settings.log_dir, clock)
 
 

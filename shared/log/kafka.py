@@ -16,6 +16,7 @@ from shared.clock import Clock
 from shared.errors import NotAccepting, OutOfRange, Rejected, Retryable, TooLarge
 from shared.log.kafka_appender import Appender
 from shared.log.kafka_clients import Asker, check_partitions
+from shared.log.kafka_offsets import Offsets
 from shared.log.kafka_reader import Feed, Reader
 from shared.log.port import RECORD_BYTES_MAX, Batch, Bounds, Outgoing, Topic
 
@@ -40,25 +41,26 @@ class KafkaLog:
         replication_factor: int = -1,
         prefix: str = "",
         stall_seconds: float = 20.0,
-        producer_settings: Mapping[str, object] | None = None,
-        consumer_settings: Mapping[str, object] | None = None,
+        security: Mapping[str, Any] | None = None,
+        producer_settings: Mapping[str, Any] | None = None,
     ) -> None:
         """`bootstrap` is `host:port[,host:port]` · `replication_factor` of topics made here; -1: the cluster's
-        `default.replication.factor` · `prefix` stands before every topic's name there. The last two
-        go to kafka-python over our own settings (security, shorter time-outs)."""
+        `default.replication.factor` · `prefix` stands before every topic's name there · `security`: for
+        every connection, in the client library's words (`kafka_security`) · `producer_settings`: other time-outs of
+        appends (`request_timeout_ms`, `delivery_timeout_ms`)."""
         self._bootstrap, self._clock, self._prefix = bootstrap, clock, prefix
         self._inflight_bytes_max, self._replication_factor = inflight_bytes_max, replication_factor
         self._stall_seconds = stall_seconds
+        self._security = dict(security or {})
         self._producer_settings = dict(producer_settings or {})
-        self._consumer_settings = dict(consumer_settings or {})
-        self._asker = Asker(bootstrap)
+        self._asker, self._offsets = Asker(bootstrap, self._security), Offsets(bootstrap, self._security)
         self._identities: dict[str, str] = {}
         self._partitions: dict[str, int] = {}
         self._appender_made: Appender | None = None
         self._readers: list[Reader] = []
         self._watching: asyncio.Task[None] | None = None
         self._closed = False
-        self.consumer_rebuilds = 0
+        self.consumer_rebuilds = self.watch_failures = 0
 
     @property
     def producer_rebuilds(self) -> int:
@@ -122,6 +124,8 @@ class KafkaLog:
                 await asyncio.sleep(min(0.2, max(0.0, deadline - self._now())))
             if batch is not None:
                 return batch
+            if feed is not None and feed.cut_at is not None and position > feed.cut_at:
+                raise OutOfRange(topic, partition, position, feed.known_start, feed.cut_at)
             if self._now() >= deadline:
                 break
         return Batch((), position)
@@ -139,7 +143,7 @@ class KafkaLog:
         not yet replicated may lie beyond it for as long as replication takes."""
         topic = self._prefix + topic
         partitions = self._partitions.get(topic) or await self._describe(topic)
-        return await self._asker.bounds(topic, range(partitions))
+        return await self._offsets.bounds(topic, range(partitions))
 
     async def identity(self, topic: str) -> str:
         """Kafka's topic id: a topic deleted and made again has another one."""
@@ -158,7 +162,8 @@ class KafkaLog:
         if self._appender_made is not None:
             closing.append(self._appender_made.close())
         await asyncio.gather(*closing)
-        await asyncio.to_thread(self._asker.close)
+        self._offsets.close()
+        await asyncio.sleep(0)  # a closed connection is gone in the next turn of the event loop
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -171,7 +176,7 @@ class KafkaLog:
                 asyncio.get_running_loop(),
                 inflight_bytes_max=self._inflight_bytes_max,
                 stall_seconds=self._stall_seconds,
-                settings=self._producer_settings,
+                settings={**self._security, **self._producer_settings},
             )
             self._watch()
         return self._appender_made
@@ -199,7 +204,7 @@ class KafkaLog:
             if feed is not None and not feed.busy and feed.next == position:
                 return reader
         if not free:
-            reader = Reader(self._bootstrap, asyncio.get_running_loop(), self._consumer_settings)
+            reader = Reader(self._bootstrap, asyncio.get_running_loop(), self._security)
             self._readers.append(reader)
             self._watch()
             return reader
@@ -211,14 +216,15 @@ class KafkaLog:
         feed.busy = True  # so that no other read takes this reader's partition meanwhile
         reader.feeds[wanted] = feed
         try:
-            bounds = (await self._asker.bounds(wanted.topic, [wanted.partition]))[wanted.partition]
+            bounds = (await self._offsets.bounds(wanted.topic, [wanted.partition]))[wanted.partition]
             if not bounds.earliest <= position <= bounds.end:
                 raise OutOfRange(wanted.topic, wanted.partition, position, bounds.earliest, bounds.end)
         except BaseException:
             reader.close_feed(wanted)
             raise
-        feed.known_end = bounds.end
-        reader.open(feed)
+        feed.known_start, feed.known_end = bounds
+        if not self._closed:
+            reader.open(feed)
         return feed
 
     async def _from(self, feed: Feed, position: int, records_max: int, bytes_max: int, deadline: float) -> Batch | None:
@@ -226,7 +232,7 @@ class KafkaLog:
         feed.busy = True
         try:
             if not feed.records and deadline <= self._now():
-                feed.known_end = max(feed.known_end, (await self._asker.ends([feed.partition]))[feed.partition])
+                feed.known_end = max(feed.known_end, (await self._offsets.ends([feed.partition]))[feed.partition])
             if feed.known_end > position:
                 deadline = max(deadline, self._now() + KNOWN_RECORDS_SECONDS)
             while not (feed.records or feed.lost or self._closed):
@@ -247,19 +253,25 @@ class KafkaLog:
         """Every now and then: is a producer without acknowledgements, or a consumer without records, stuck?"""
         while True:
             await asyncio.sleep(self._stall_seconds / 4)
-            if self._appender_made is not None:
-                self._appender_made.watch()
-            for reader in self._readers:
-                try:
-                    await self._watch_reader(reader)
-                except Retryable as error:  # nobody answers: an outage, not a stuck client
-                    _log.info("kafka_watch_unanswered", error=str(error))
+            try:
+                await self._look()
+            except Retryable as error:  # nobody answers: an outage, not a stuck client
+                _log.info("kafka_watch_unanswered", error=str(error))
+            except Exception as error:  # nothing may end the watch: without it, what is stuck stays stuck
+                self.watch_failures += 1
+                _log.warning("kafka_watch_failed", error=repr(error), failures=self.watch_failures)
+
+    async def _look(self) -> None:
+        if self._appender_made is not None:
+            self._appender_made.watch()
+        for reader in list(self._readers):
+            await self._watch_reader(reader)
 
     async def _watch_reader(self, reader: Reader) -> None:
         empty = [feed for feed in reader.feeds.values() if not feed.records]
         if not empty:
             return
-        ends = await self._asker.ends([feed.partition for feed in empty])
+        ends = await self._offsets.ends([feed.partition for feed in empty])
         now = self._clock.monotonic()
         behind = max(feed.behind_seconds(ends[feed.partition], now) for feed in empty)
         if behind >= self._stall_seconds * 0.75:  # seen first up to a quarter after it began

@@ -1,4 +1,4 @@
-"""How kafka-python is set up here, and the questions a log asks of a cluster (bounds, topic ids, topics).
+"""How kafka-python is set up here, and the questions a log asks of a cluster by it (topic ids, topics).
 
 The settings are the ones that survived killed and frozen brokers in trials; each is a promise of the log port, so the
 contract suite breaks them on purpose.
@@ -6,18 +6,18 @@ contract suite breaks them on purpose.
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import TopicAlreadyExistsError
 from kafka.net.inet import KafkaNetSocket
+from kafka.protocol.broker_version_data import BrokerVersionData
 
-from shared.errors import LogMismatch, NotAccepting, Rejected
-from shared.log.port import Bounds, Topic
+from shared.errors import LogMismatch, NotAccepting, RaftarError, Rejected
+from shared.log.port import Topic
 
 
 class _SelfClosing(socket.socket):
@@ -53,6 +53,8 @@ CONNECTION = {
     "bootstrap_timeout_ms": 4000,
     "metadata_max_age_ms": 60_000,
 }
+REQUEST_MS, DELIVERY_MS = 5000, 15_000
+"""A broker may take so long for one request; an append ends after so much, one way or the other."""
 PRODUCER = {
     **CONNECTION,
     "metrics_enabled": False,
@@ -64,8 +66,8 @@ PRODUCER = {
     "linger_ms": 5,
     "batch_size": 262_144,
     "max_block_ms": 2000,
-    "request_timeout_ms": 5000,
-    "delivery_timeout_ms": 15_000,
+    "request_timeout_ms": REQUEST_MS,
+    "delivery_timeout_ms": DELIVERY_MS,
     "allow_auto_create_topics": False,
 }
 CONSUMER = {
@@ -76,74 +78,71 @@ CONSUMER = {
     "allow_auto_create_topics": False,
 }
 ANSWER_MS = 4000
+QUESTION_SECONDS = 15.0
+"""Some are several requests; one that takes longer is given up."""
 UNKNOWN_TOPIC = 3
 
 T = TypeVar("T")
 
 
 class Asker:
-    """Asks the cluster, on a thread of its own; a client that failed is replaced at the next question."""
+    """Asks the cluster for topics and makes them, by a client and a thread made for each question."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka-asker")
-        self._consumer: Any = None
-
-    async def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, Bounds]:
-        """Earliest and end, by explicit ListOffsets requests. Raises NotAccepting when nobody answers in time."""
-        wanted = [TopicPartition(topic, partition) for partition in partitions]
-        return await self._ask(lambda: self._bounds(wanted))
-
-    async def ends(self, wanted: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The end of each of the partitions, of any topics."""
-        return await self._ask(lambda: self._client().end_offsets(wanted, timeout_ms=ANSWER_MS))
+    def __init__(self, bootstrap: str, security: Mapping[str, Any]) -> None:
+        self._bootstrap, self._security = bootstrap, security
 
     async def describe(self, topics: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """What the cluster knows of the topics, by name; unknown ones are absent."""
-        return await self._ask(lambda: self._with_admin(lambda admin: _describe(admin, topics)))
+        return await self._ask(lambda admin: _describe(admin, topics))
 
     async def create(self, topics: Sequence[Topic], replication_factor: int) -> None:
         """Create topics; one that somebody else made meanwhile is left as it is."""
-        await self._ask(lambda: self._with_admin(lambda admin: _create(admin, topics, replication_factor)))
+        await self._ask(lambda admin: _create(admin, topics, replication_factor))
 
-    def close(self) -> None:
-        """Free the thread and its client. Blocks for a question that is being asked."""
-        self._thread.submit(self._drop)
-        self._thread.shutdown()
+    async def _ask(self, question: Callable[[Any], T]) -> T:
+        """Raises NotAccepting for whatever the client library runs into, and after `QUESTION_SECONDS`.
 
-    async def _ask(self, question: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, question)
+        A question that never returns keeps its thread, which ends with the process; whoever asked goes on.
+        """
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[T] = loop.create_future()
 
-    def _answer(self, question: Callable[[], T]) -> T:
+        def ask() -> None:
+            try:
+                settle, outcome = answered.set_result, self._answer(question)
+            except Exception as error:
+                settle, outcome = answered.set_exception, error  # type: ignore[assignment]
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(lambda: None if answered.done() else settle(outcome))
+
+        threading.Thread(target=ask, name="kafka-asker", daemon=True).start()
         try:
-            return question()
-        except KafkaError as error:
-            self._drop()
-            raise NotAccepting(f"the Kafka cluster at {self._bootstrap} does not answer: {error}") from error
+            async with asyncio.timeout(QUESTION_SECONDS):
+                return await answered
+        except TimeoutError as error:
+            raise NotAccepting(f"the Kafka cluster at {self._bootstrap} does not answer in time") from error
 
-    def _bounds(self, wanted: Sequence[TopicPartition]) -> dict[int, Bounds]:
-        earliest = self._client().beginning_offsets(wanted, timeout_ms=ANSWER_MS)
-        ends = self._client().end_offsets(wanted, timeout_ms=ANSWER_MS)
-        return {asked.partition: Bounds(earliest[asked], ends[asked]) for asked in wanted}
-
-    def _client(self) -> Any:
-        if self._consumer is None:
-            self._consumer = KafkaConsumer(
-                bootstrap_servers=self._bootstrap, **{**CONSUMER, "request_timeout_ms": 5000}
-            )
-        return self._consumer
-
-    def _drop(self) -> None:
-        dropped, self._consumer = self._consumer, None
-        if dropped is not None:
-            dropped.close()
+    def _answer(self, question: Callable[[Any], T]) -> T:
+        try:
+            return self._with_admin(question)
+        except RaftarError:
+            raise
+        except Exception as error:  # the library lets errors of sockets and of its own making pass
+            raise NotAccepting(f"the Kafka cluster at {self._bootstrap} does not answer: {error!r}") from error
 
     def _with_admin(self, question: Callable[[Any], T]) -> T:
-        admin = KafkaAdminClient(bootstrap_servers=self._bootstrap, request_timeout_ms=ANSWER_MS, **CONNECTION)
+        admin = KafkaAdminClient(
+            bootstrap_servers=self._bootstrap, request_timeout_ms=ANSWER_MS, **{**CONNECTION, **self._security}
+        )
         try:
             return question(admin)
         finally:
             admin.close()
+
+
+def broker_version(understood: Mapping[int, tuple[int, int]]) -> tuple[int, ...]:
+    """The version of Kafka that understands these requests, as the client library makes it out: (4, 1)."""
+    return tuple(BrokerVersionData(api_versions=dict(understood)).broker_version)
 
 
 def check_partitions(topic: Topic, described: Mapping[str, Any]) -> None:

@@ -1,45 +1,52 @@
-"""Reading from Kafka: one consumer and its thread, explicit partitions and positions, bounded prefetch.
+"""Reading from Kafka in our own event loop: explicit partitions and positions, bounded prefetch.
 
-A *feed* is one partition read from one position on. The thread hands records to the event loop, which owns the feeds; a
-feed that holds enough is paused until its reader has caught up. No group, no reset, no commit.
+A *feed* is one partition read from one position on. Each broker is asked for all feeds that it leads by one request at
+a time, which it holds until there is something; so a record is here a moment after it was written, and what comes while
+the loop is busy comes together. No group, no reset, no commit.
 """
 
 import asyncio
-import queue
-import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka import TopicPartition
+from kafka.errors import OffsetOutOfRangeError, for_code
 
-from shared.log.kafka_clients import CONSUMER
+from shared.log import kafka_wire as wire
+from shared.log.kafka_batches import opened
+from shared.log.kafka_brokers import Brokers
+from shared.log.kafka_connection import Connection, Unreachable
 from shared.log.port import Batch, Record
 
-POLL_MS = 50
-POLL_RECORDS = 2000
 FETCH_WAIT_MS = 100
 """The broker holds an empty fetch this long; a partition added meanwhile waits for it."""
+FETCH_BYTES, PARTITION_BYTES = 2 << 20, 1 << 20
+"""So much is taken up before other work of the event loop gets a turn."""
 PREFETCH_BYTES_MAX = 4 << 20
-RETRY_SECONDS = 1.0
+ANSWER_SECONDS = 12.0
+RETRY_SECONDS = 0.1
+FULL_SECONDS = 0.01
 
 _log = structlog.get_logger(__name__)
 
 
 class Feed:
-    """One partition from one position on. Fields of the event loop, except those named `_by_thread`."""
+    """One partition from one position on."""
 
     __slots__ = (
         "arrival",
         "behind_at",
         "behind_since",
         "busy",
-        "consumed_bytes",
-        "delivered_bytes_by_thread",
-        "fetched_by_thread",
+        "cut_at",
+        "epoch",
+        "fed",
+        "fetch_from",
+        "held_bytes",
         "known_end",
+        "known_start",
         "lost",
         "next",
         "partition",
@@ -47,13 +54,15 @@ class Feed:
     )
 
     def __init__(self, partition: TopicPartition, position: int) -> None:
-        self.partition, self.next, self.known_end = partition, position, position
+        self.partition, self.next = partition, position
+        self.known_start = self.known_end = position
         self.records: deque[Record] = deque()
         self.arrival: asyncio.Future[None] | None = None
         self.busy, self.lost = False, False
+        self.cut_at: int | None = None  # lost because the log ended there, and other records follow
         self.behind_at, self.behind_since = -1, 0.0
-        self.fetched_by_thread = position
-        self.delivered_bytes_by_thread, self.consumed_bytes = 0, 0
+        self.fetch_from, self.held_bytes = position, 0
+        self.epoch, self.fed = -1, 0  # of the leader that wrote what was read last · when it was fed, as a number
 
     def take(self, records_max: int, bytes_max: int) -> Batch:
         """The next records within the limits, at least one when there is one."""
@@ -67,12 +76,16 @@ class Feed:
             size += length
         if taken:
             self.next = taken[-1].position + 1
-            self.consumed_bytes += size
+            self.held_bytes -= size
         return Batch(tuple(taken), self.next)
 
-    def held_bytes(self) -> int:
-        """What was fetched and not taken yet."""
-        return self.delivered_bytes_by_thread - self.consumed_bytes
+    def give(self, records: Sequence[Record], fetch_from: int) -> None:
+        """What was fetched; the read that waits is woken."""
+        self.fetch_from = fetch_from
+        if records:
+            self.records.extend(records)
+            self.held_bytes += sum(len(record.value) for record in records)
+            self.wake()
 
     def behind_seconds(self, end: int, now: float) -> float:
         """How long records up to `end` are known to be missing here without any arriving; 0 when none are missing."""
@@ -89,170 +102,150 @@ class Feed:
 
 
 class Reader:
-    """One consumer. `open`, `close_feed`, `rebuild` and `close` are called in the event loop."""
+    """Feeds of different partitions, and the fetching for them."""
 
-    def __init__(self, bootstrap: str, loop: asyncio.AbstractEventLoop, settings: Mapping[str, object]) -> None:
-        self._settings = {
-            **CONSUMER,
-            "bootstrap_servers": bootstrap,
-            "group_id": None,
-            "auto_offset_reset": "none",
-            "fetch_max_wait_ms": FETCH_WAIT_MS,
-            "fetch_max_bytes": 16 << 20,
-            "max_partition_fetch_bytes": 1 << 20,
-            **settings,
-        }
-        self._loop = loop
+    def __init__(self, bootstrap: str, loop: asyncio.AbstractEventLoop, settings: Mapping[str, Any]) -> None:
+        """`settings`: security in the client library's words."""
+        self._brokers, self._loop = Brokers(bootstrap, settings), loop
         self.feeds: dict[TopicPartition, Feed] = {}
-        self._commands: queue.SimpleQueue[tuple[str, Feed | None]] = queue.SimpleQueue()
-        self._assigned: dict[TopicPartition, Feed] = {}  # the thread's own view of the feeds
-        self._paused: set[TopicPartition] = set()
-        self._consumer: Any = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kafka-reader", daemon=True)
-        self._thread.start()
+        self._open: dict[TopicPartition, Feed] = {}  # those of `feeds` that are fetched for
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._learning: asyncio.Task[None] | None = None
+        self._fed = 0
 
     def open(self, feed: Feed) -> None:
         """Read this feed from now on; another one of its partition is forgotten."""
-        self.feeds[feed.partition] = feed
-        self._commands.put(("open", feed))
+        self.feeds[feed.partition] = self._open[feed.partition] = feed
+        self._spread()
 
     def close_feed(self, partition: TopicPartition) -> None:
         """Forget the partition's feed and what it holds."""
+        self._open.pop(partition, None)
         feed = self.feeds.pop(partition, None)
         if feed is not None:
             feed.wake()
-            self._commands.put(("close", feed))
 
     def rebuild(self) -> None:
-        """Replace the consumer; every feed goes on where it is."""
-        self._commands.put(("rebuild", None))
+        """Fetch anew over other connections; every feed goes on where it is."""
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+        self._brokers.close()
+        self._spread()
 
     async def close(self) -> None:
-        """End the thread and its consumer."""
+        """End the fetching and close the connections."""
+        self._open.clear()
         for feed in self.feeds.values():
             feed.wake()
-        self._stopping.set()
-        self._commands.put(("stop", None))
-        await asyncio.to_thread(self._thread.join)
+        ending = [task for task in (*self._tasks.values(), self._learning) if task is not None]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        self._brokers.end()
 
-    # --- in the reading thread
+    # --- who is asked for what
 
-    def _run(self) -> None:
-        while self._obey():
+    def _spread(self) -> None:
+        """See that somebody fetches for every feed."""
+        for partition in self._open:
+            node = self._brokers.leader(*partition)
+            if node is None:
+                if self._learning is None:
+                    self._learning = self._loop.create_task(self._learn())
+            elif node not in self._tasks:
+                self._tasks[node] = self._loop.create_task(self._follow(node))
+
+    def _led_by(self, node: int) -> list[Feed]:
+        """Those fed longest ago first: the answer is filled in this order, up to its bound."""
+        found = [feed for partition, feed in self._open.items() if self._brokers.leader(*partition) == node]
+        return sorted(found, key=lambda feed: feed.fed)
+
+    async def _learn(self) -> None:
+        try:
+            while any(self._brokers.leader(*partition) is None for partition in self._open):
+                try:
+                    await self._brokers.learn({partition.topic for partition in self._open})
+                except Exception as error:  # nothing may end this: the feeds wait for it
+                    _log.info("kafka_leaders_unknown", error=repr(error))
+                self._spread()
+                await asyncio.sleep(max(RETRY_SECONDS, self._brokers.pause_seconds()))
+        finally:
+            self._learning = None
+
+    async def _follow(self, node: int) -> None:
+        """Fetch from one broker for as long as it leads any feed."""
+        while feeds := self._led_by(node):
+            hungry = [feed for feed in feeds if feed.held_bytes < PREFETCH_BYTES_MAX]
             try:
-                self._poll()
-            except (OffsetOutOfRangeError, LogTruncationError) as error:
-                self._lose(error)
-            except Exception as error:  # nothing may end this thread: the consumer is made anew and goes on
-                _log.warning("kafka_consumer_failed", error=repr(error))
-                self._drop()
-                self._stopping.wait(RETRY_SECONDS)
-        self._drop()
+                if hungry:
+                    await self._fetch(node, hungry)
+                else:
+                    await asyncio.sleep(FULL_SECONDS)
+            except Exception as error:  # nothing may end this: a connection is made anew, and it goes on
+                _log.info("kafka_fetch_failed", node=node, error=repr(error))
+                await asyncio.sleep(max(RETRY_SECONDS, self._brokers.pause_seconds()))
+                for feed in feeds:
+                    self._brokers.forget(feed.partition.topic)
+        if self._tasks.get(node) is asyncio.current_task():
+            del self._tasks[node]
+        self._spread()
 
-    def _obey(self) -> bool:
-        """Take the commands that wait; with nothing to read, wait for one. False: stop."""
-        changed = False
-        while not self._assigned or not self._commands.empty():
-            command, feed = self._commands.get()
-            if command == "stop":
-                return False
-            if command == "rebuild":
-                self._drop()
-            elif feed is not None:
-                changed = self._change(command, feed) or changed
-        if changed and self._consumer is not None:
-            self._consumer.assign(list(self._assigned))
-        return True
+    # --- what they say
 
-    def _change(self, command: str, feed: Feed) -> bool:
-        """Returns whether the set of partitions changed."""
-        known = feed.partition in self._assigned
-        if command == "close":
-            if self._assigned.get(feed.partition) is feed:
-                del self._assigned[feed.partition]
-                self._paused.discard(feed.partition)
-                return True
-            return False
-        self._assigned[feed.partition] = feed
-        if self._consumer is not None:
-            if not known:
-                self._consumer.assign(list(self._assigned))
-            self._seek(feed)
-        return False
+    async def _fetch(self, node: int, feeds: Sequence[Feed]) -> None:
+        connection = await self._brokers.connection(node)
+        wanted: dict[str, list[tuple[int, int]]] = {}
+        for feed in feeds:
+            wanted.setdefault(feed.partition.topic, []).append((feed.partition.partition, feed.fetch_from))
+        body = wire.fetch(wanted, FETCH_WAIT_MS, FETCH_BYTES, PARTITION_BYTES)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await connection.ask(wire.FETCH, body)
+        except TimeoutError:
+            connection.close("no answer in time")
+            raise
+        asked = {feed.partition: feed for feed in feeds}
+        brought, throttle_ms = wire.fetched(answer)
+        for one in brought:
+            feed = asked[TopicPartition(one.topic, one.partition)]
+            if self._open.get(feed.partition) is feed:  # it was not closed meanwhile
+                await self._take_up(connection, feed, one)
+        await asyncio.sleep(throttle_ms / 1000)
 
-    def _seek(self, feed: Feed) -> None:
-        self._consumer.seek(feed.partition, feed.fetched_by_thread)
-        self._consumer.resume(feed.partition)
-        self._paused.discard(feed.partition)
+    async def _take_up(self, connection: Connection, feed: Feed, brought: wire.Fetched) -> None:
+        """Raises Unreachable where the partition must be asked for elsewhere, CorruptRecordError for broken bytes."""
+        if brought.code == OffsetOutOfRangeError.errno:
+            self._lose(feed, "out of range")
+        elif brought.code:
+            raise Unreachable(f"{brought.topic}/{brought.partition}: {for_code(brought.code).__name__}")
+        for batch in opened(brought.batches, feed.fetch_from):
+            if batch.epoch > feed.epoch >= 0:
+                ended_at = await self._end_of_epoch(connection, feed)
+                if 0 <= ended_at < feed.fetch_from:
+                    feed.cut_at = ended_at
+                    self._lose(feed, f"the log was cut at {ended_at}, behind what was read")
+                    return
+            feed.epoch = batch.epoch
+            self._fed += 1
+            feed.fed = self._fed
+            feed.give(batch.records, batch.next_position)
 
-    def _poll(self) -> None:
-        if not self._assigned:
-            return
-        if self._consumer is None:
-            self._consumer = KafkaConsumer(**self._settings)
-            self._paused.clear()
-            self._consumer.assign(list(self._assigned))
-            for feed in self._assigned.values():
-                self._seek(feed)
-        self._pause_and_resume()
-        fetched = self._consumer.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
-        arrived = [(self._assigned[partition], _records(found)) for partition, found in fetched.items()]
-        if arrived:
-            for feed, records in arrived:
-                feed.fetched_by_thread = records[-1].position + 1
-                feed.delivered_bytes_by_thread += sum(len(record.value) for record in records)
-            self._tell(self._arrived, arrived)
+    async def _end_of_epoch(self, connection: Connection, feed: Feed) -> int:
+        """Another leader wrote on: where does the log end that is by the ones before?"""
+        asking = wire.epoch_end(feed.partition.topic, feed.partition.partition, feed.epoch)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            found = wire.epoch_ended(await connection.ask(wire.EPOCH_ENDS, asking))
+        if found.code:
+            raise Unreachable(f"{found.topic}/{found.partition}: {for_code(found.code).__name__}")
+        return found.position
 
-    def _pause_and_resume(self) -> None:
-        for partition, feed in self._assigned.items():
-            held = feed.held_bytes()
-            if held > PREFETCH_BYTES_MAX and partition not in self._paused:
-                self._consumer.pause(partition)
-                self._paused.add(partition)
-            elif held < PREFETCH_BYTES_MAX // 2 and partition in self._paused:
-                self._consumer.resume(partition)
-                self._paused.discard(partition)
-
-    def _lose(self, error: KafkaError) -> None:
-        """Positions outside the log: their feeds end, and the reads say so."""
-        for feed in self._lost_feeds(error):
-            self._assigned.pop(feed.partition, None)
-            self._paused.discard(feed.partition)
-            self._tell(self._lost, feed)
-        self._consumer.assign(list(self._assigned))
-
-    def _lost_feeds(self, error: KafkaError) -> Sequence[Feed]:
-        named = next((argument for argument in error.args if isinstance(argument, dict)), {})
-        found = [self._assigned[partition] for partition in named if partition in self._assigned]
-        return found or list(self._assigned.values())  # unnamed: each read finds out by itself whether it is lost
-
-    def _drop(self) -> None:
-        dropped, self._consumer = self._consumer, None
-        self._paused.clear()
-        if dropped is not None:
-            try:
-                dropped.close(timeout_ms=1000)
-            except Exception as error:  # a client in any state must be left behind
-                _log.warning("kafka_consumer_close_failed", error=repr(error))
-
-    def _tell(self, callback: Any, argument: object) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback, argument)
-
-    # --- in the event loop
-
-    def _arrived(self, arrived: Sequence[tuple[Feed, list[Record]]]) -> None:
-        for feed, records in arrived:
-            feed.records.extend(records)
-            feed.wake()
-
-    def _lost(self, feed: Feed) -> None:
+    def _lose(self, feed: Feed, why: str) -> None:
+        """Its position is outside the log: the feed ends, and the read says so."""
+        _log.warning("kafka_feed_lost", partition=str(feed.partition), position=feed.fetch_from, why=why)
         feed.lost = True
+        if self._open.get(feed.partition) is feed:
+            del self._open[feed.partition]
         if self.feeds.get(feed.partition) is feed:
             del self.feeds[feed.partition]
         feed.wake()
-
-
-def _records(found: Sequence[Any]) -> list[Record]:
-    return [Record(one.offset, one.timestamp, one.value or b"", one.key or b"") for one in found]

@@ -3,7 +3,7 @@
 Records carry their kind of stamp themselves, so those copied keep theirs when the topic is set to LogAppendTime.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaProducer
@@ -21,8 +21,9 @@ UNACKNOWLEDGED_MAX = 2_000
 class StampedKafka:
     """New topics on a cluster, their names behind `prefix`. Blocking; `finish` it."""
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
-        self._bootstrap, self._prefix = bootstrap, prefix
+    def __init__(self, bootstrap: str, prefix: str, security: Mapping[str, Any] | None = None) -> None:
+        """`security`: for every connection, in the client library's words."""
+        self._bootstrap, self._prefix, self._security = bootstrap, prefix, dict(security or {})
         self._topics: list[str] = []
         self._producer: Any = None
         self._sent: list[Any] = []
@@ -42,7 +43,7 @@ class StampedKafka:
             }
             for topic in topics
         }
-        with _Admin(self._bootstrap) as admin:
+        with _Admin(self._bootstrap, self._security) as admin:
             present = sorted(set(admin.list_topics()) & wanted.keys())
             if present:
                 raise LogMismatch(
@@ -52,7 +53,7 @@ class StampedKafka:
             admin.create_topics(wanted)
             admin.wait_for_topics(list(wanted))
         self._topics = list(wanted)
-        self._producer = KafkaProducer(bootstrap_servers=self._bootstrap, **PRODUCER)
+        self._producer = KafkaProducer(bootstrap_servers=self._bootstrap, **{**PRODUCER, **self._security})
 
     def append(self, topic: str, recorded_at: int, records: Sequence[Outgoing]) -> None:
         """Send with the given stamp; waits for acknowledgements now and then. Raises NotAccepting."""
@@ -73,7 +74,7 @@ class StampedKafka:
             self._settle()
             self._producer.close()
             stamped_by_broker = {"message.timestamp.type": "LogAppendTime"}
-            with _Admin(self._bootstrap) as admin:
+            with _Admin(self._bootstrap, self._security) as admin:
                 admin.alter_configs(
                     [ConfigResource(ConfigResourceType.TOPIC, name, configs=stamped_by_broker) for name in self._topics]
                 )
@@ -90,13 +91,13 @@ class StampedKafka:
 class _Admin:
     """An admin client for one block."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, bootstrap: str, security: Mapping[str, Any]) -> None:
+        self._bootstrap, self._security = bootstrap, security
 
     def __enter__(self) -> Any:
         try:
             self._admin = KafkaAdminClient(
-                bootstrap_servers=self._bootstrap, request_timeout_ms=ANSWER_MS, **CONNECTION
+                bootstrap_servers=self._bootstrap, request_timeout_ms=ANSWER_MS, **{**CONNECTION, **self._security}
             )
         except KafkaError as error:
             raise NotAccepting(f"the Kafka cluster at {self._bootstrap} does not answer: {error}") from error

@@ -13,6 +13,7 @@ import pytest
 from services import local_access
 from services.__main__ import main
 from services.all_in_one import AllInOneSettings, migrate
+from services.doctor.brokers import brokers
 from services.doctor.command import examine
 from services.doctor.finding import Finding, Level
 from services.first_start import UNFINISHED_RESTORE, first_start, open_log
@@ -24,7 +25,8 @@ from shared.database import open_database
 from shared.log.port import Outgoing
 from shared.topics import TOUCHPOINTS
 from tests.builders import a_record, a_touchpoint
-from tests.support.kafka_broker import free_ports
+from tests.support.kafka_broker import Broker, free_ports
+from tests.support.scripted_broker import ScriptedBroker
 
 CLOCK = SystemClock()
 HOUR_MS = 3_600_000
@@ -205,8 +207,40 @@ async def test_brokers_and_databases_that_are_away_are_named_and_the_rest_is_sti
     found = await worst(settings.model_copy(update=away))
     steps = {one.check: one.next_step for one in found}
     assert "RAFTAR_KAFKA_BOOTSTRAP" in steps["log"]
+    assert "RAFTAR_KAFKA_BOOTSTRAP" in steps["kafka"]
     assert "RAFTAR_DATABASE_URL" in steps["database profiles"]
     assert "database scoring" in steps
+
+
+@pytest.mark.kafka
+async def test_brokers_are_asked_what_they_understand(settings: AllInOneSettings, broker: Broker) -> None:
+    async def said(bootstrap: str) -> list[tuple[Level, str, str]]:
+        asked = settings.model_copy(update={"kafka_bootstrap": bootstrap})
+        return [(one.level, one.says, one.next_step) async for one in brokers(asked)]
+
+    [(level, says, _)] = await said(broker.bootstrap)
+    assert level is Level.OK
+    assert "Kafka 4.1" in says
+    one, other = await said(f"127.0.0.1:{free_ports(1)[0]},{broker.bootstrap}")
+    assert (one[0], other[0]) == (Level.OK, Level.WARN), "one that answers is enough"
+    [(level, says, step)] = await said("127.0.0.1")
+    assert level is Level.FAIL
+    assert "host:port" in step
+    assert any(
+        one.check == "kafka"
+        for one in await examined(settings.model_copy(update={"kafka_bootstrap": broker.bootstrap}))
+    )
+
+
+async def test_a_broker_that_is_too_old_is_named_with_what_it_lacks(settings: AllInOneSettings) -> None:
+    old = ScriptedBroker("t", 1)
+    await old.start()
+    found = [one async for one in brokers(settings.model_copy(update={"kafka_bootstrap": old.bootstrap}))]
+    await old.stop()
+    [(level, says, step)] = [(one.level, one.says, one.next_step) for one in found]
+    assert level is Level.FAIL
+    assert "Metadata v10" in says
+    assert "3.7" in step
 
 
 @pytest.mark.postgres

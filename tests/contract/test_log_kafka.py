@@ -184,10 +184,11 @@ async def test_a_stuck_producer_and_a_stuck_consumer_are_replaced(new_broker: Ne
 
     position = (await log.bounds("stuck"))[0].end
     waiting = asyncio.create_task(read_by_short_reads(log, "stuck", position))
-    await until(lambda: bool(log._readers and log._readers[0]._assigned), 10, "the consumer runs")
-    (reader,) = log._readers
-    await until(lambda: reader._consumer is not None and bool(reader._consumer.assignment()), 10, "it is assigned")
-    reader._consumer.pause(*reader._consumer.assignment())  # a consumer that silently fetches nothing any more
+    await until(lambda: bool(log._readers and log._readers[0]._brokers._connections), 10, "it is connected")
+    (connection,) = log._readers[0]._brokers._connections.values()
+    never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    connection.ask = lambda *_: never  # type: ignore[method-assign]  # nothing is fetched any more, and nobody says so
+    await until(lambda: not connection._awaited, 10, "the fetch before was answered")
     await log.append("stuck", values(0, "seen"))
     async with asyncio.timeout(40):
         assert await waiting == b"seen"

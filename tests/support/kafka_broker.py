@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -99,9 +99,13 @@ def _bound(count: int) -> Iterator[list[socket.socket]]:
 class Broker:
     """One broker on two loopback ports with a data folder of its own; both outlive a kill and a new start."""
 
-    def __init__(self, folder: Path, *, port: int | None = None, heap_mb: int = 512) -> None:
-        self.folder, self._heap_mb = folder, heap_mb
-        broker_port, controller_port = free_ports(2)
+    def __init__(
+        self, folder: Path, *, port: int | None = None, heap_mb: int = 512, users: Mapping[str, str] | None = None
+    ) -> None:
+        """`users`: name → password; with them there are listeners that ask who comes, `bootstrap_of` each protocol."""
+        self.folder, self._heap_mb, self._users = folder, heap_mb, dict(users or {})
+        broker_port, controller_port, *sasl_ports = free_ports(4)
+        self._sasl_ports = dict(zip(("SASL_PLAINTEXT", "SASL_SSL"), sasl_ports, strict=True))
         self.port, self._controller_port = port or broker_port, controller_port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -109,6 +113,15 @@ class Broker:
     def bootstrap(self) -> str:
         """Bootstrap servers, `host:port`."""
         return f"127.0.0.1:{self.port}"
+
+    def bootstrap_of(self, protocol: str) -> str:
+        """Where users are asked for their password: SASL_PLAINTEXT or SASL_SSL."""
+        return f"127.0.0.1:{self._sasl_ports[protocol]}"
+
+    @property
+    def ca_file(self) -> Path:
+        """What the certificate of the encrypted listener is checked by: it is its own authority."""
+        return self.folder / "certificate.pem"
 
     @property
     def pid(self) -> int:
@@ -163,8 +176,9 @@ class Broker:
         self._end(signal.SIGTERM)
 
     def freeze(self) -> None:
-        """Stop it from running without closing its connections (SIGSTOP)."""
+        """Stop it from running without closing its connections (SIGSTOP); returns when its last thread stands."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen broker run again."""
@@ -212,7 +226,36 @@ class Broker:
             "group.initial.rebalance.delay.ms": "0",
             "auto.create.topics.enable": "false",
         }
+        if self._users:
+            self._secure(settings)
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+    def _secure(self, settings: dict[str, str]) -> None:
+        """Listeners with SASL PLAIN and SCRAM, in the clear and encrypted."""
+        known = " ".join(f'user_{user}="{password}"' for user, password in self._users.items())
+        modules = "org.apache.kafka.common.security"
+        settings["sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-512"
+        for protocol in self._sasl_ports:
+            for name in ("listeners", "advertised.listeners"):
+                settings[name] += f",{protocol}://{self.bootstrap_of(protocol)}"
+            settings["listener.security.protocol.map"] += f",{protocol}:{protocol}"
+            listener = f"listener.name.{protocol.lower()}"
+            settings[f"{listener}.plain.sasl.jaas.config"] = f"{modules}.plain.PlainLoginModule required {known};"
+            scram = f"{modules}.scram.ScramLoginModule required;"
+            settings[f"{listener}.scram-sha-512.sasl.jaas.config"] = scram
+        settings["listener.name.sasl_ssl.ssl.keystore.type"] = "PEM"
+        settings["listener.name.sasl_ssl.ssl.keystore.location"] = str(self._key_and_certificate())
+
+    def _key_and_certificate(self) -> Path:
+        both, key = self.folder / "keystore.pem", self.folder / "key.pem"
+        if not both.exists():
+            if shutil.which("openssl") is None:
+                raise BrokerMissingError("no `openssl` on the PATH; a broker with an encrypted listener needs it")
+            make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+            make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(self.ca_file)]
+            subprocess.run(make, check=True, capture_output=True)
+            both.write_text(key.read_text() + self.ca_file.read_text())
+        return both
 
 
 def _serve(folder: Path, port: int | None) -> None:

@@ -9,6 +9,7 @@ from services.doctor.finding import (
     disk,
     fail,
     failed,
+    kafka_broker,
     modes,
     numbers,
     ok,
@@ -81,3 +82,13 @@ def test_one_broken_thing_is_enough() -> None:
     assert shown(findings) == "1 broken, 1 worth a look, 1 fine."
     assert "Nothing is broken" in shown(findings[:2])
     assert shown(findings[:1]) == "All is well: 1 checks."
+
+
+@pytest.mark.parametrize(
+    ("version", "lacking", "level"),
+    [((4, 1), [], Level.OK), ((3, 7), [], Level.OK), ((3, 6), [], Level.WARN), ((2, 3), ["Metadata v10"], Level.FAIL)],
+)
+def test_brokers_are_judged_by_what_they_understand(version: tuple[int, ...], lacking: list[str], level: Level) -> None:
+    found = kafka_broker("kafka-1:9092", version, lacking)
+    assert found.level is level
+    assert ("3.7 or newer" in found.next_step) is (level is not Level.OK)
