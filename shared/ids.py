@@ -54,7 +54,7 @@ def _framed(parts: tuple[bytes | str, ...]) -> bytes:
 
 def touchpoint_id(client_id: str) -> bytes:
     """The 16 bytes kept of a client's id: a UUID's own bytes (so time-ordered ids stay ordered), else a hash."""
-    if len(client_id) == 36 and client_id[8] == client_id[13] == client_id[18] == client_id[23] == "-":
+    if len(client_id) == 36 and client_id[8:24:5] == "----":
         try:
             return bytes.fromhex(client_id.replace("-", ""))
         except ValueError:

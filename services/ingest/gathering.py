@@ -17,7 +17,7 @@ from services.ingest.wire import Envelope
 from shared.errors import RaftarError, TooLarge, anew
 from shared.log.port import Outgoing
 
-ITEMS_A_TURN = 256
+ITEMS_A_TURN = 1024
 """So many items are admitted before other work of the event loop gets a turn."""
 APPENDS_AT_ONCE = 2
 """While so many are on their way, what is admitted gathers for the next: the slower the log, the larger the appends."""

@@ -22,6 +22,9 @@ GROUP_BYTES_MAX = 8 << 20
 IN_LOOP_BYTES_MAX = 256 << 10
 """A larger group would hold the event loop up."""
 QUICK_COMMIT_SECONDS = 0.002
+PACE_SECONDS = 0.003
+"""From one commit in the loop to the next: one costs as much with a record of each partition as with twenty, so what
+comes within such a time goes together. A record that comes after a pause never waits."""
 GROUPS_AFTER_SLOW = 32
 """After a commit in the loop that was not quick so many groups go to the thread before the disk is tried again."""
 
@@ -66,6 +69,7 @@ class Writer:
         self._file, self.loop, self._settled, self._clock = file, loop, settled, clock
         self._disk_reserve_bytes, self._wrote = disk_reserve_bytes, wrote
         self._gathered: list[Request] = []
+        self._committed_at = 0.0  # when the last group was committed in the loop, by the loop's clock
         self._asked = False  # a hand-over is on its way, or the thread is at a group and will ask for the next one
         self._groups: queue.SimpleQueue[list[Request] | None] = queue.SimpleQueue()
         self._in_thread = 0  # groups; with none, the connection is the loop's
@@ -78,7 +82,7 @@ class Writer:
         self._gathered.append(request)
         if not self._asked:
             self._asked = True
-            self.loop.call_soon(self._hand_over)
+            self.loop.call_at(self._committed_at + PACE_SECONDS, self._hand_over)
 
     def hand_over_rest(self) -> None:
         """Settle all that is gathered or give it to the thread: nothing is put any more. Called before `finish`."""
@@ -109,6 +113,7 @@ class Writer:
             self._in_thread += 1
             self._groups.put(group)
         else:
+            self._committed_at = self.loop.time()
             self._asked = bool(self._gathered)
             if self._asked:
                 self.loop.call_soon(self._hand_over)

@@ -2,7 +2,7 @@
 
 Server and load each have a processor of their own where there are two. Prints events/s, CPU seconds per million events
 of the server and of the store (process accounting: on Kafka the broker; SQLite is inside the server), p50/p99 of an
-answer, and two ratios: events/s over the bare server's requests/s with one event a request, and the CPU of a request.
+answer, and the ratio of events/s to the bare server's requests/s with one event a request, measured just before.
 Events/s swing with the machine; CPU and ratios are what to compare. Every event is of another visitor than the one
 before, so a batch spreads over all partitions. What events tell comes again after a thousand products, as in a shop;
 with `--new-words` no event tells what another told, so that the door can remember nothing of it.
@@ -270,29 +270,26 @@ def compare(
     with doors(folder, chosen.partitions, bootstrap) as (house, port, process):
         _give_processors(process)
         processes = [process] if store is None else [process, psutil.Process(store)]
-        singles: list[float] = []
         if store is not None:  # a broker's first half minute is spent on compiling its own code
             warming = requests(house.access.write_key, 1)
             uvloop.run(measured(port, processes, warming, chosen.connections, WARM_SECONDS))
+        single = requests(house.access.write_key, 1)
         for size in SIZES:
             prepared = requests(house.access.write_key, size, chosen.new_words)
             words = size if chosen.new_words else 0
             connections = chosen.connections if size == 1 else max(1, chosen.connections // 4)
-            found: dict[str, list[Measured]] = {"bare": [], name: []}
+            ratios, costs = [], []
             for _ in range(chosen.rounds):
-                for who, where, whose in (("bare", bare[0], [bare[1]]), (name, port, processes)):
-                    one = uvloop.run(measured(where, whose, prepared, connections, chosen.seconds, words))
-                    print(f"{size:>4} a request  {who:<7} {one.line(size)}")
-                    found[who].append(one)
-            if size == 1:
-                singles = [one.answered / one.seconds for one in found["bare"]]
-            rate = statistics.median(one.answered * size / one.seconds for one in found[name])
-            cpu = {
-                who: statistics.median(one.cpu_seconds / max(1, one.answered) for one in found[who]) for who in found
-            }
+                # Beside each other, since the machine's own speed swings: one request of one event, then the shape.
+                bare_single = uvloop.run(measured(bare[0], [bare[1]], single, chosen.connections, chosen.seconds))
+                print(f"   1 a request  {'bare':<7} {bare_single.line(1)}")
+                door = uvloop.run(measured(port, processes, prepared, connections, chosen.seconds, words))
+                print(f"{size:>4} a request  {name:<7} {door.line(size)}")
+                ratios.append(door.answered * size / door.seconds / (bare_single.answered / bare_single.seconds))
+                costs.append(door.cpu_seconds / max(1, door.answered * size) * 1e6)
             print(
-                f"{size:>4} a request  {name}: events/s over bare requests/s {rate / statistics.median(singles):.2f}; "
-                f"CPU of bare over CPU of door, a request {cpu['bare'] / cpu[name]:.2f}\n"
+                f"{size:>4} a request  {name}: events/s over bare requests/s {statistics.median(ratios):.2f}; "
+                f"server CPU s/M {statistics.median(costs):.1f}\n"
             )
 
 
