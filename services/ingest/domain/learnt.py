@@ -37,7 +37,7 @@ class Who(msgspec.Struct, frozen=True, gc=False):
 
     leaves: tuple[bytes, ...]
     identifiers: list[list[str]]
-    spellings: tuple[bytes, ...]
+    spellings: tuple[str, ...]
 
 
 class Told(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +50,7 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     properties: Raw
     personal: dict[str, Any]
     campaign: Campaign
-    holds: bytes
+    holds: str
 
 
 class Place(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -62,7 +62,7 @@ class Place(msgspec.Struct, frozen=True, eq=False, gc=False):
     context: Raw
     personal: dict[str, Any]
     campaign: Campaign
-    holds: bytes
+    holds: str
 
 
 @lru_cache(16384)
@@ -198,7 +198,12 @@ def _who(draft: Draft | None, sender: Sender) -> Who | None:
         return None
     if person is None or person.unverified or person.left_out:
         return None
-    return Who(person.leaves, person.identifiers, tuple([text.encode() for text in person.known]))
+    return Who(person.leaves, person.identifiers, tuple([_sought(text.encode()) for text in person.known]))
+
+
+def _sought(data: bytes) -> str:
+    """A character a byte: Python looks for a text in a text many times faster than for bytes in bytes."""
+    return data.decode("latin-1")
 
 
 def _told_draft(draft: Draft | None, sender: Sender, limits: Limits) -> Told | None:
@@ -217,7 +222,7 @@ def _told(kind: str, channel: str, name: str, properties: dict[str, Any], sender
     sieve = ListeningSieve(sender.leaf_secret)
     traits: dict[str, Any] = {}
     personal: dict[str, Any] = {}
-    holds = _encode((properties, name))
+    holds = _sought(_encode((properties, name)))
     readable = Raw(_encode(part_properties(kind, properties, sieve, traits, personal)))
     name = part_name(name, sieve, personal)
     if traits:
@@ -225,7 +230,7 @@ def _told(kind: str, channel: str, name: str, properties: dict[str, Any], sender
     if not sieve.heard:
         return Told(kind, channel, name, readable, personal, (), holds)
     campaign = tuple(sieve.heard)
-    return Told(kind, channel, name, readable, personal, campaign, holds + _encode(campaign))
+    return Told(kind, channel, name, readable, personal, campaign, holds + _sought(_encode(campaign)))
 
 
 def _place(draft: Draft | None, sender: Sender) -> Place | None:
@@ -235,13 +240,13 @@ def _place(draft: Draft | None, sender: Sender) -> Place | None:
     sieve = ListeningSieve(sender.leaf_secret)
     traits: dict[str, Any] = {}
     personal: dict[str, Any] = {}
-    holds = _encode((draft.context, draft.traits))
+    holds = _sought(_encode((draft.context, draft.traits)))
     side = side_channel(draft.context, sender)
     readable = part_context(draft.context, draft.traits, sieve, traits, personal)
     if traits:
         personal["traits"] = traits
     campaign = tuple(sieve.heard)
-    return Place(side, readable, Raw(_encode(readable)), personal, campaign, holds + _encode(campaign))
+    return Place(side, readable, Raw(_encode(readable)), personal, campaign, holds + _sought(_encode(campaign)))
 
 
 @lru_cache(4096)
