@@ -24,8 +24,9 @@ BUSY_MS = 30_000
 ROWS_AT_ONCE = 200
 """So many rows are written in the event loop before others get a turn: about a millisecond."""
 QUICK_SECONDS = 0.010
-CALLS_AFTER_SLOW = 100
-"""After a call in the loop that was not quick so many go to the thread before the loop is tried again."""
+CALLS_AFTER_SLOW, COMMITS_AFTER_SLOW = 100, 20
+"""After a call in the loop that was not quick so many go to the thread before the loop is tried again. Commits are
+counted apart: they wait for the disk, the others for nothing but pages that are seldom not at hand."""
 
 _clock = SystemClock()
 
@@ -42,7 +43,8 @@ class LoopConnection(aiosqlite.Connection):
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
         self._thread.daemon = True
-        self._given = self._done = self._to_thread = 0
+        self._given = self._done = 0
+        self._to_thread = {False: 0, True: 0}  # calls and commits, after one that was slow
 
     async def rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
         """What one statement returns, as named tuples; [] when it returns no rows."""
@@ -72,8 +74,9 @@ class LoopConnection(aiosqlite.Connection):
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not self.brief or self._given != self._done or self._connection is None:
             return await self._in_thread(fn, *args, **kwargs)
-        if self._to_thread:
-            self._to_thread -= 1
+        is_commit = fn == self._conn.commit
+        if self._to_thread[is_commit]:
+            self._to_thread[is_commit] -= 1
             return await self._in_thread(fn, *args, **kwargs)
         began = _clock.monotonic()
         try:
@@ -85,7 +88,7 @@ class LoopConnection(aiosqlite.Connection):
                 raise
         finally:
             if _clock.monotonic() - began > QUICK_SECONDS:
-                self._to_thread = CALLS_AFTER_SLOW
+                self._to_thread[is_commit] = COMMITS_AFTER_SLOW if is_commit else CALLS_AFTER_SLOW
         return await self._in_thread(fn, *args, **kwargs)  # another process writes: wait for it, but not in the loop
 
     async def _in_thread(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from shared.clock import SystemClock
-from shared.sqlite_connection import BEGIN_WRITING, LoopConnection, connect_briefly
+from shared.sqlite_checkpoints import Checkpoints
+from shared.sqlite_connection import BEGIN_WRITING, LoopConnection, connect, connect_briefly
 
 WRITERS_CACHE = "cache_size=-65536"
 """64 MiB: what steps touch comes again."""
@@ -27,8 +28,9 @@ _clock = SystemClock()
 class GroupCommit:
     """All writing transactions of one process on one file, in the order they were asked for."""
 
-    def __init__(self, open_connection: Callable[[], Awaitable[LoopConnection]]) -> None:
-        self._open_connection = open_connection
+    def __init__(self, open_connection: Callable[[], Awaitable[LoopConnection]], committed: Callable[[], None]) -> None:
+        """`committed` is called after every commit."""
+        self._open_connection, self._committed = open_connection, committed
         self._connection: LoopConnection | None = None
         self._lock = asyncio.Lock()  # SQLite has one writer, and waiting here beats its busy loop
         self._holder: asyncio.Task[Any] | None = None
@@ -133,6 +135,7 @@ class GroupCommit:
             await self._connection.rollback()
         else:
             _tell(members, None)
+            self._committed()
 
     async def _take_back(self, connection: LoopConnection, error: BaseException) -> None:
         """Undo one member. Where SQLite itself gave the transaction up (a full disk), all of it is gone.
@@ -156,7 +159,9 @@ class Briefly:
 
     def __init__(self, path: Path, pragmas: Sequence[str]) -> None:
         self._opened = partial(connect_briefly, path, pragmas)
-        self.group = GroupCommit(partial(connect_briefly, path, (*pragmas, WRITERS_CACHE)))
+        self._checkpoints = Checkpoints(partial(connect, path))
+        opened = partial(connect_briefly, path, (*pragmas, WRITERS_CACHE))
+        self.group = GroupCommit(opened, self._checkpoints.committed)
         self._reader: LoopConnection | None = None
         self._reading = asyncio.Lock()
 
@@ -172,8 +177,9 @@ class Briefly:
                 await reader.rollback()
 
     async def close(self) -> None:
-        """Close both, once what is to be committed is."""
+        """Close all, once what is to be committed is."""
         await self.group.close()
+        await self._checkpoints.close()
         if self._reader is not None:
             self._reader.brief = False
             await self._reader.close()

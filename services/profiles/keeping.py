@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from services.profiles.domain.identity import Assertion
-from services.profiles.domain.personal import newest_rows, personal_rows
-from services.profiles.domain.rows import LeafRow, ParkedRow, PersonalRow, SealingUse, TouchpointKey
+from services.profiles.domain.personal import IDENTIFIER, Newest
+from services.profiles.domain.rows import LeafRow, ParkedRow, SealingUse, TouchpointKey
 from services.profiles.domain.terms import Fresh
 from services.profiles.ports import Transaction
 from shared.errors import Poison
@@ -60,7 +60,7 @@ async def keep_personal(
 
     Raises KeyAway where a key is not on this machine yet.
     """
-    kept: list[PersonalRow] = []
+    newest = Newest(rows)
     parked: list[ParkedRow] = []
     for one in told:
         if not (opened := _opened(open_sealed, one, parked)):
@@ -68,12 +68,11 @@ async def keep_personal(
         for item in one.fresh:
             fields = opened.get(item.place)
             if fields and item.key not in void:
-                is_known = {leaf: rows[leaf].known for leaf in item.touchpoint.leaves}
-                made = personal_rows(one.fact.workspace, item.touchpoint, fields, is_known)
-                kept += [row for row in made if not rows[row.leaf].erased]
+                newest.add(one.fact.workspace, item.touchpoint, fields)
+    kept = newest.rows()
     if kept:
-        await transaction.keep_personal(newest_rows(kept))
-    return Kept(frozenset(row.leaf for row in kept if row.field == "identifier"), parked)
+        await transaction.keep_personal(kept)
+    return Kept(frozenset(row.leaf for row in kept if row.field == IDENTIFIER), parked)
 
 
 def sealing_uses(told: Sequence[Told]) -> list[SealingUse]:

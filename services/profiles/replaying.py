@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.profiles import tables
 from services.profiles.decisions import keep_decision
-from services.profiles.domain.personal import newest_rows, personal_rows
-from services.profiles.domain.rows import PersonalRow
+from services.profiles.domain.personal import Newest
 from services.profiles.failed import keep_failed
 from services.profiles.keeping import Open
 from services.profiles.reading_failed import Parked
@@ -175,16 +174,13 @@ class Replaying:
         transaction = SqlTransaction(connection, self.store.database.is_sqlite)
         leaves = {leaf: fact.workspace for one in fact.touchpoints for leaf in one.leaves}
         rows = await transaction.lock(leaves)
-        is_known = {leaf: kept.known for leaf, kept in rows.items()}
-        found: list[PersonalRow] = []
+        newest = Newest(rows)
         for place, touchpoint in enumerate(fact.touchpoints):
             key = (touchpoint.day, touchpoint.id, dedup_scope(fact.workspace, fact.source, touchpoint.leaves[0]))
             if opened.get(place) and await _is_kept(connection, key):
-                found += personal_rows(fact.workspace, touchpoint, opened[place], is_known)
+                newest.add(fact.workspace, touchpoint, opened[place])
         since = row.parked_at
-        await transaction.keep_personal(
-            newest_rows(one for one in found if not rows[one.leaf].erased and rows[one.leaf].erased_at < since)
-        )
+        await transaction.keep_personal([one for one in newest.rows() if rows[one.leaf].erased_at < since])
 
     async def _decide(self, connection: AsyncConnection, place: Place, row: Parked) -> None:
         try:

@@ -21,11 +21,11 @@ GROUP_BYTES_MAX = 8 << 20
 """A group is closed at this size, so that its first caller does not wait for all the others' bytes."""
 IN_LOOP_BYTES_MAX = 256 << 10
 """A larger group would hold the event loop up."""
-QUICK_COMMIT_SECONDS = 0.002
+QUICK_COMMIT_SECONDS = 0.010
 PACE_SECONDS = 0.003
 """From one commit in the loop to the next: one costs as much with a record of each partition as with twenty, so what
 comes within such a time goes together. A record that comes after a pause never waits."""
-GROUPS_AFTER_SLOW = 32
+GROUPS_AFTER_SLOW = 16
 """After a commit in the loop that was not quick so many groups go to the thread before the disk is tried again."""
 
 

@@ -11,7 +11,14 @@ import pytest
 
 from shared import sqlite_connection
 from shared.database import Database, fetch, open_database
-from shared.sqlite_connection import CALLS_AFTER_SLOW, QUICK_SECONDS, ROWS_AT_ONCE, LoopConnection, connect
+from shared.sqlite_connection import (
+    CALLS_AFTER_SLOW,
+    COMMITS_AFTER_SLOW,
+    QUICK_SECONDS,
+    ROWS_AT_ONCE,
+    LoopConnection,
+    connect,
+)
 
 
 @pytest.fixture
@@ -68,6 +75,23 @@ async def test_after_a_slow_call_the_next_ones_go_to_the_thread_and_then_the_loo
     await connection.execute_fetchall("SELECT slow()")
     seen = [await where(connection) == threading.get_ident() for _ in range(CALLS_AFTER_SLOW + 1)]
     assert seen == [False] * CALLS_AFTER_SLOW + [True]
+
+
+async def test_after_a_slow_commit_only_commits_go_to_the_thread(
+    connection: LoopConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow, not the pages that are at hand: a statement in the thread waits for the interpreter's lock."""
+    connection.brief = True
+    with monkeypatch.context() as slow:
+        slow.setattr(sqlite_connection, "QUICK_SECONDS", -1.0)
+        await connection.commit()
+    given = []
+    for _ in range(COMMITS_AFTER_SLOW + 1):
+        assert await where(connection) == threading.get_ident()
+        before = connection._given
+        await connection.commit()
+        given.append(connection._given - before)
+    assert given == [1] * COMMITS_AFTER_SLOW + [0]
 
 
 async def test_what_the_thread_still_has_to_do_comes_first(connection: LoopConnection) -> None:
