@@ -33,6 +33,10 @@ class _Noting(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         self._ownership.note_revoked({partition.partition for partition in revoked})
 
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self.on_partitions_revoked(lost)
+        self._ownership.forget_claims()
+
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self._ownership.note_assigned({partition.partition for partition in assigned})
 
@@ -79,6 +83,7 @@ class KafkaOwnership:
         self._generation = 0
         self._positions: queue.SimpleQueue[tuple[str, dict[int, int]]] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._consumer: Any = None
         self._thread = threading.Thread(target=self._run, name=f"kafka-group-{group}", daemon=True)
 
     async def start(self) -> None:
@@ -113,6 +118,18 @@ class KafkaOwnership:
         """The group gave these (called on the client's thread)."""
         self._note(self.assigned() | partitions)
 
+    def forget_claims(self) -> None:
+        """The group went on without us (called on the client's thread): at the next join we have nothing.
+
+        The client would still say it has what it had (kafka-python 3.0.12). The group's leader then leaves these
+        partitions to nobody until we give them up, which we never do: for as long as nobody joins or leaves, nobody
+        would fold them.
+        """
+        consumer = self._consumer
+        if consumer is not None:  # else it is being left behind
+            for assignor in consumer._coordinator._assignors.values():
+                assignor.member_assignment = None
+
     def _note(self, assigned: frozenset[int]) -> None:
         with self._lock:
             if assigned != self._assigned:
@@ -121,28 +138,27 @@ class KafkaOwnership:
                 _log.info("partitions_assigned", topic=self._topic, count=len(assigned), generation=self._generation)
 
     def _run(self) -> None:
-        consumer: Any = None
         while not self._stopping.is_set():
             try:
-                consumer = consumer or self._joined()
-                consumer.pause(*consumer.assignment())
-                consumer.poll(timeout_ms=POLL_MS)
-                _join_on(consumer)
-                self._commit(consumer)
+                if self._consumer is None:
+                    self._join()
+                self._consumer.pause(*self._consumer.assignment())
+                self._consumer.poll(timeout_ms=POLL_MS)
+                _join_on(self._consumer)
+                self._commit(self._consumer)
             except Exception as error:  # nothing may end this thread: it joins again with a new client
                 _log.warning("kafka_group_client_failed", error=repr(error))
-                self._leave(consumer)
-                consumer = None
+                self._leave()
                 self._stopping.wait(RETRY_SECONDS)
-        self._leave(consumer)
+        self._leave()
 
-    def _joined(self) -> Any:
-        consumer = KafkaConsumer(**self._settings)
-        consumer.subscribe([self._topic], listener=_Noting(self))
-        return consumer
+    def _join(self) -> None:
+        self._consumer = KafkaConsumer(**self._settings)
+        self._consumer.subscribe([self._topic], listener=_Noting(self))
 
-    def _leave(self, consumer: Any) -> None:
+    def _leave(self) -> None:
         self._note(frozenset())
+        consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
         try:

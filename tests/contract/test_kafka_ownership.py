@@ -33,3 +33,28 @@ async def test_a_join_that_outlasts_a_poll_is_seen_to_its_end(
                     await asyncio.sleep(0.02)
         finally:
             await asyncio.gather(*(worker.close() for worker in workers))
+
+
+@pytest.mark.kafka
+async def test_who_was_put_out_of_the_group_claims_nothing_when_it_joins_again(
+    broker: Broker | ExternalBroker,
+) -> None:
+    """Else the group's leader leaves half of the partitions to nobody: it waits until the one who claims them, and does
+    not have them, gives them up."""
+    topic = f"owned-{secrets.token_hex(4)}"
+    log = KafkaLog(broker.bootstrap, SystemClock())
+    await log.ensure([Topic(topic, PARTITIONS)])
+    await log.close()
+    first, second = (KafkaOwnership(broker.bootstrap, topic, (topic,), SystemClock()) for _ in range(2))
+    try:
+        async with asyncio.timeout(ASSIGNED_SECONDS):
+            await first.start()
+            while len(first.assigned()) < PARTITIONS:
+                await asyncio.sleep(0.02)
+            first._consumer._coordinator.reset_generation()  # as when the broker says that it does not know this member
+            await second.start()
+            while len(first.assigned() | second.assigned()) < PARTITIONS or not second.assigned():
+                await asyncio.sleep(0.02)
+        assert not first.assigned() & second.assigned()
+    finally:
+        await asyncio.gather(first.close(), second.close())
