@@ -172,7 +172,7 @@ def test_the_settings_reach_every_client(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(OSError, match="enough"):
         StampedKafka("127.0.0.1:1", "x.", chosen.kafka_security).make([])
     with pytest.raises(OSError, match="enough"):
-        KafkaOwnership("127.0.0.1:1", "g", ["t"], SystemClock(), settings=chosen.kafka_security)._joined()
+        KafkaOwnership("127.0.0.1:1", "g", ["t"], SystemClock(), settings=chosen.kafka_security)._join()
     assert made == ["questions", "topics of a copy", "group"]
     assert log._offsets._brokers._settings == wanted
 
