@@ -38,11 +38,10 @@ EARLIEST, END = -2, -1
 
 
 class Leaders(NamedTuple):
-    """Who leads what: node → (host, port), (topic, partition) → node; `errors`: topic → the broker's error code."""
+    """Who leads what: node → (host, port), (topic, partition) → node."""
 
     addresses: dict[int, tuple[str, int]]
     leaders: dict[tuple[str, int], int]
-    errors: dict[str, int]
 
 
 class Produced(NamedTuple):
@@ -219,12 +218,11 @@ def leaders(answer: bytes) -> Leaders:
         addresses[node] = host, port
     reading.text()  # the cluster's id
     reading.number(">i")  # its controller
-    found = Leaders(addresses, {}, {})
+    found = Leaders(addresses, {})
     for _ in range(reading.count()):
-        code, topic = reading.number(">h"), reading.text()
+        reading.number(">h")  # an error: then it has no partitions here
+        topic = reading.text()
         reading.number(">b")  # whether it is the cluster's own
-        if code:
-            found.errors[topic] = code
         for _ in range(reading.count()):
             _code, partition, leader = reading.row(">hii")
             for _replicas_then_those_in_sync in range(2):
