@@ -29,8 +29,8 @@ class Brokers:
         self._settings = settings
         self._addresses: dict[int, tuple[str, int]] = {}
         self._leaders: dict[tuple[str, int], int] = {}
-        self._connections: dict[int, Connection] = {}
-        self._opening: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._connections: dict[tuple[int, str], Connection] = {}
+        self._opening: dict[tuple[int, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._failures = self._closings = 0
         self._ended = False
 
@@ -42,16 +42,19 @@ class Brokers:
         """For how long to wait after so many failures in a row."""
         return min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * (1 << min(self._failures, 10)))
 
-    async def connection(self, node: int) -> Connection:
-        """An open connection to this node, the same one as long as it stays usable. Raises Unreachable."""
-        found = self._connections.get(node)
+    async def connection(self, node: int, use: str = "") -> Connection:
+        """An open connection to this node, the same one as long as it stays usable. Raises Unreachable.
+
+        `use`: what would have to wait for something else on one connection (answers come in order) has its own.
+        """
+        found = self._connections.get((node, use))
         if found is not None and found.usable(asyncio.get_running_loop().time(), IDLE_SECONDS):
             return found
-        async with self._opening[node]:
-            return await self._opened(node)
+        async with self._opening[node, use]:
+            return await self._opened(node, use)
 
-    async def _opened(self, node: int) -> Connection:
-        found = self._connections.get(node)
+    async def _opened(self, node: int, use: str) -> Connection:
+        found = self._connections.get((node, use))
         if found is not None and found.usable(asyncio.get_running_loop().time(), IDLE_SECONDS):
             return found  # whoever was before us opened it
         if found is not None:
@@ -63,7 +66,7 @@ class Brokers:
         if closings != self._closings:
             opened.close()
             raise Unreachable("closed meanwhile")
-        self._connections[node] = opened
+        self._connections[node, use] = opened
         return opened
 
     async def learn(self, topics: Iterable[str]) -> None:

@@ -2,7 +2,8 @@
 
 A *feed* is one partition read from one position on. Each broker is asked for all feeds that it leads by one request at
 a time, which it holds until there is something; so a record is here a moment after it was written, and what comes while
-the loop is busy comes together. No group, no reset, no commit.
+the loop is busy comes together. A feed that has just begun would wait behind a request that the broker holds: it is
+asked for over a connection of its own until it has caught up. No group, no reset, no commit.
 """
 
 import asyncio
@@ -21,7 +22,9 @@ from shared.log.kafka_connection import Connection, Unreachable
 from shared.log.port import Batch, Record
 
 FETCH_WAIT_MS = 100
-"""The broker holds an empty fetch this long; a partition added meanwhile waits for it."""
+"""The broker holds an empty fetch this long; a feed that has caught up meanwhile waits for it."""
+CATCHING_UP, FOLLOWING = "catching up", "following"
+"""The two ways in which a broker is asked, each over its own connection: at once, and held until there is something."""
 FETCH_BYTES, PARTITION_BYTES = 2 << 20, 1 << 20
 """So much is taken up before other work of the event loop gets a turn."""
 PREFETCH_BYTES_MAX = 4 << 20
@@ -40,6 +43,7 @@ class Feed:
         "behind_at",
         "behind_since",
         "busy",
+        "caught_up",
         "cut_at",
         "epoch",
         "fed",
@@ -58,7 +62,7 @@ class Feed:
         self.known_start = self.known_end = position
         self.records: deque[Record] = deque()
         self.arrival: asyncio.Future[None] | None = None
-        self.busy, self.lost = False, False
+        self.busy, self.lost, self.caught_up = False, False, False
         self.cut_at: int | None = None  # lost because the log ended there, and other records follow
         self.behind_at, self.behind_since = -1, 0.0
         self.fetch_from, self.held_bytes = position, 0
@@ -109,7 +113,7 @@ class Reader:
         self._brokers, self._loop = Brokers(bootstrap, settings), loop
         self.feeds: dict[TopicPartition, Feed] = {}
         self._open: dict[TopicPartition, Feed] = {}  # those of `feeds` that are fetched for
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[int, str], asyncio.Task[None]] = {}
         self._learning: asyncio.Task[None] | None = None
         self._fed = 0
 
@@ -148,17 +152,21 @@ class Reader:
 
     def _spread(self) -> None:
         """See that somebody fetches for every feed."""
-        for partition in self._open:
-            node = self._brokers.leader(*partition)
+        for partition, feed in self._open.items():
+            node, way = self._brokers.leader(*partition), _way(feed)
             if node is None:
                 if self._learning is None:
                     self._learning = self._loop.create_task(self._learn())
-            elif node not in self._tasks:
-                self._tasks[node] = self._loop.create_task(self._follow(node))
+            elif (node, way) not in self._tasks:
+                self._tasks[node, way] = self._loop.create_task(self._feed(node, way))
 
-    def _led_by(self, node: int) -> list[Feed]:
+    def _asked_for(self, node: int, way: str) -> list[Feed]:
         """Those fed longest ago first: the answer is filled in this order, up to its bound."""
-        found = [feed for partition, feed in self._open.items() if self._brokers.leader(*partition) == node]
+        found = [
+            feed
+            for partition, feed in self._open.items()
+            if _way(feed) == way and self._brokers.leader(*partition) == node
+        ]
         return sorted(found, key=lambda feed: feed.fed)
 
     async def _learn(self) -> None:
@@ -173,13 +181,13 @@ class Reader:
         finally:
             self._learning = None
 
-    async def _follow(self, node: int) -> None:
-        """Fetch from one broker for as long as it leads any feed."""
-        while feeds := self._led_by(node):
+    async def _feed(self, node: int, way: str) -> None:
+        """Fetch from one broker for as long as it is to be asked for any feed in this way."""
+        while feeds := self._asked_for(node, way):
             hungry = [feed for feed in feeds if feed.held_bytes < PREFETCH_BYTES_MAX]
             try:
                 if hungry:
-                    await self._fetch(node, hungry)
+                    await self._fetch(node, way, hungry)
                 else:
                     await asyncio.sleep(FULL_SECONDS)
             except Exception as error:  # nothing may end this: a connection is made anew, and it goes on
@@ -187,18 +195,19 @@ class Reader:
                 await asyncio.sleep(max(RETRY_SECONDS, self._brokers.pause_seconds()))
                 for feed in feeds:
                     self._brokers.forget(feed.partition.topic)
-        if self._tasks.get(node) is asyncio.current_task():
-            del self._tasks[node]
+        if self._tasks.get((node, way)) is asyncio.current_task():
+            del self._tasks[node, way]
         self._spread()
 
     # --- what they say
 
-    async def _fetch(self, node: int, feeds: Sequence[Feed]) -> None:
-        connection = await self._brokers.connection(node)
+    async def _fetch(self, node: int, way: str, feeds: Sequence[Feed]) -> None:
+        connection = await self._brokers.connection(node, way)
         wanted: dict[str, list[tuple[int, int]]] = {}
         for feed in feeds:
             wanted.setdefault(feed.partition.topic, []).append((feed.partition.partition, feed.fetch_from))
-        body = wire.fetch(wanted, FETCH_WAIT_MS, FETCH_BYTES, PARTITION_BYTES)
+        wait_ms = FETCH_WAIT_MS if way == FOLLOWING else 0
+        body = wire.fetch(wanted, wait_ms, FETCH_BYTES, PARTITION_BYTES)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await connection.ask(wire.FETCH, body)
@@ -210,7 +219,11 @@ class Reader:
         for one in brought:
             feed = asked[TopicPartition(one.topic, one.partition)]
             if self._open.get(feed.partition) is feed:  # it was not closed meanwhile
+                held = feed.held_bytes
                 await self._take_up(connection, feed, one)
+                feed.caught_up = feed.caught_up or feed.held_bytes == held
+        if way == CATCHING_UP:
+            self._spread()
         await asyncio.sleep(throttle_ms / 1000)
 
     async def _take_up(self, connection: Connection, feed: Feed, brought: wire.Fetched) -> None:
@@ -249,3 +262,7 @@ class Reader:
         if self.feeds.get(feed.partition) is feed:
             del self.feeds[feed.partition]
         feed.wake()
+
+
+def _way(feed: Feed) -> str:
+    return FOLLOWING if feed.caught_up else CATCHING_UP

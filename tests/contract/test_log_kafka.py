@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from shared.clock import SystemClock
 from shared.errors import NotAccepting, OutcomeUnknown
+from shared.log import kafka_reader
 from shared.log.kafka import KafkaLog
 from shared.log.kafka_ownership import KafkaOwnership
 from shared.log.port import Outgoing, Ownership, Topic
@@ -184,8 +185,9 @@ async def test_a_stuck_producer_and_a_stuck_consumer_are_replaced(new_broker: Ne
 
     position = (await log.bounds("stuck"))[0].end
     waiting = asyncio.create_task(read_by_short_reads(log, "stuck", position))
-    await until(lambda: bool(log._readers and log._readers[0]._brokers._connections), 10, "it is connected")
-    (connection,) = log._readers[0]._brokers._connections.values()
+    following = (1, kafka_reader.FOLLOWING)  # the one node of the broker
+    await until(lambda: any(following in reader._brokers._connections for reader in log._readers), 10, "it follows")
+    connection = log._readers[0]._brokers._connections[following]
     never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     connection.ask = lambda *_: never  # type: ignore[method-assign]  # nothing is fetched any more, and nobody says so
     await until(lambda: not connection._awaited, 10, "the fetch before was answered")
@@ -258,6 +260,26 @@ async def test_who_looked_at_some_records_beside_a_reader_leaves_nothing_that_is
     assert [record.value for record in (await worker).records] == [b"30"]
     await log.release(topic, 0, 8)
     assert feeds_of(log) == [31], "the worker's own stays, with what it has prefetched"
+
+
+async def test_what_begins_to_be_read_does_not_wait_for_a_request_that_the_broker_holds(
+    shared_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebuild reads one partition after another beside the lanes that wait at the ends of theirs."""
+    log = shared_place.open()
+    assert isinstance(log, KafkaLog)
+    topic = await shared_place.topic(log, 5)
+    for partition in range(1, 5):
+        await log.append(topic, values(partition, "was there"))
+    monkeypatch.setattr(kafka_reader, "FETCH_WAIT_MS", 60_000)
+    monkeypatch.setattr(kafka_reader, "ANSWER_SECONDS", 90.0)
+    lane = asyncio.create_task(log.read(topic, 0, 0, wait_seconds=60))
+    await until(lambda: any(feed.caught_up for reader in log._readers for feed in reader.feeds.values()), 10, "it waits")
+    async with asyncio.timeout(20):
+        for partition in range(1, 5):
+            assert (await log.read(topic, partition, 0, wait_seconds=60)).records
+    await log.append(topic, values(0, "new"))
+    assert [record.value for record in (await lane).records] == [b"new"]
 
 
 def feeds_of(log: KafkaLog) -> list[int]:

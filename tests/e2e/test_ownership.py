@@ -14,8 +14,8 @@ import pytest
 
 from services.first_start import open_log
 from services.profiles.digest import digest, refold
+from shared.checkpoint import acquire
 from shared.clock import SystemClock
-from shared.database import execute
 from shared.topics import CHURN_ALERTS
 from tests.e2e.evidence import Quiet, events, eventually, rows
 from tests.support.house import House, Service
@@ -175,12 +175,14 @@ async def test_a_frozen_worker_that_wakes_is_refused_and_comes_back_in_order(
 async def test_a_refused_worker_never_strands_a_partition(kafka_house: House, room: str) -> None:
     [worker] = kafka_house.of(room)
     before = await metric(worker, f"raftar_{room}_loop_refused")
+    async with open_log(kafka_house.ground.settings, _clock) as log:
+        identity = await log.identity(ROOMS[room])
     database = kafka_house.database(room)
     try:
         for _ in range(3):  # a rival, again and again, who then does nothing
             async with database.transaction() as connection:
-                statement = "UPDATE checkpoint SET epoch = epoch + 1, revision = revision + 1 WHERE topic = $1"
-                await execute(connection, statement, ROOMS[room])
+                for partition in range(kafka_house.ground.partitions):  # in the one order in which everybody locks them
+                    await acquire(connection, ROOMS[room], partition, identity)
             seconds = await answered(kafka_house, await complaints(kafka_house))
     finally:
         await database.close()
