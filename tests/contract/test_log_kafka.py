@@ -274,7 +274,7 @@ async def test_what_begins_to_be_read_does_not_wait_for_a_request_that_the_broke
     monkeypatch.setattr(kafka_reader, "FETCH_WAIT_MS", 60_000)
     monkeypatch.setattr(kafka_reader, "ANSWER_SECONDS", 90.0)
     lane = asyncio.create_task(log.read(topic, 0, 0, wait_seconds=60))
-    await until(lambda: any(feed.caught_up for reader in log._readers for feed in reader.feeds.values()), 10, "it waits")
+    await until(lambda: any(feed.caught_up for one in log._readers for feed in one.feeds.values()), 10, "it waits")
     async with asyncio.timeout(20):
         for partition in range(1, 5):
             assert (await log.read(topic, partition, 0, wait_seconds=60)).records
