@@ -164,7 +164,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_body = False
         if self._whole is not None:
-            self._whole.complete(_clock.monotonic())
+            self._whole.complete()
         else:
             self.scope[COMPLETE_AT] = _clock.monotonic()  # type: ignore[literal-required]
             super().on_message_complete()

@@ -20,6 +20,8 @@ from shared.log.port import Batch
 BATCH_RECORDS_MAX = 500
 STEP_BYTES_MAX = 1 << 20
 """As much as one read brings: with more, whoever asks something meanwhile would wait too long."""
+SETTLE_TURNS = 8
+"""So many turns of the event loop it takes a lane at most from hearing of its step to bringing what there is."""
 STEP_SECONDS_MAX = 1.0
 """A step that takes longer is made smaller: it must stay far below the database's time-outs, and the wait for customers
 who are locked counts."""
@@ -95,7 +97,7 @@ class Stepping:
     async def _run(self) -> None:
         while True:
             await self._some.wait()
-            await asyncio.sleep(0)  # who heard of the last step in this moment reads on, and is in the next
+            await self._settled()
             taken: Sequence[_Brought] = ()
             try:
                 async with self._turns.turn():
@@ -106,6 +108,13 @@ class Stepping:
             finally:
                 for one in taken:
                     one.outcome.cancel()  # of no effect on what is done: all of them, unless this was cut short
+
+    async def _settled(self) -> None:
+        """Whoever heard of the last step in this moment reads on, and is in the next: else lanes take turns at being
+        late.
+        """
+        for _ in range(SETTLE_TURNS):
+            await asyncio.sleep(0)
 
     def _taken(self) -> list[_Brought]:
         """In the order of their partitions: the one order in which everybody locks them."""

@@ -57,11 +57,11 @@ class _Nobody:
 class Whole:
     """One request that goes straight, and its answer; to uvicorn it looks like a cycle and a task of its own.
 
-    `complete_at`: when its last byte came, by the clock of `serving` · `keep_alive`: the connection stays.
+    `keep_alive`: the connection stays.
     """
 
     __slots__ = (
-        "_connection", "_held", "_straight", "body", "client", "complete_at", "disconnected", "error", "headers",
+        "_connection", "_held", "_straight", "body", "client", "disconnected", "error", "headers",
         "keep_alive", "message_event", "path", "response_complete",
     )  # fmt: skip
 
@@ -76,7 +76,7 @@ class Whole:
     ) -> None:
         self.path, self.headers, self.client, self.keep_alive = path, headers, client, keep_alive
         self._straight, self._connection = straight, connection
-        self.body, self.complete_at = b"", 0.0
+        self.body = b""
         self.error: RaftarError | None = None
         self.response_complete = self.disconnected = False
         self.message_event = _NOBODY
@@ -116,9 +116,8 @@ class Whole:
             self.let_go()
             self._straight.gone(self)
 
-    def complete(self, at: float) -> None:
+    def complete(self) -> None:
         """The last byte has come."""
-        self.complete_at = at
         if self.error is not None:
             self._straight.refuse(self, self.error)
         elif not self.response_complete:

@@ -55,7 +55,7 @@ DESCRIPTION = (
     "links one with `act`. Everything belongs to the key's workspace."
 )
 GROUP = "raftar-profiles"
-SHOWN_SECONDS = 0.05
+SHOWN_SECONDS = 0.2
 """What was decided is shown in steps of so long: touchpoints, which are reacted to, go first."""
 
 Owns = Callable[[str], Ownership]

@@ -82,6 +82,11 @@ class _OpenTopic:
         """The end of the partition as this process knows it."""
         return self._ends[partition]
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for records here."""
+        return bool(self._waiting)
+
     def wait(self, partition: int) -> "asyncio.Future[None]":
         """A future that is done when the partition grows; give it back with `forget`."""
         future = asyncio.get_running_loop().create_future()
@@ -97,8 +102,6 @@ class _OpenTopic:
 
     def look(self) -> bool:
         """Wake the readers whose partition grew by another process's append; whether there was one."""
-        if not self._waiting:
-            return False
         try:
             version = self._watch.data_version()
             if version != self._version:
@@ -223,7 +226,9 @@ class SqliteLog:
             known = opened.end(partition)
             if position == known and wait_seconds and not waited:  # nothing new was seen yet: look before reading
                 waited = True
-                await self._growth(opened, partition, wait_seconds)
+                opened.look()
+                if opened.end(partition) == known:
+                    await self._growth(opened, partition, wait_seconds)
                 continue
             batch = await opened.fetch(topic, partition, position, records_max, bytes_max)
             left = deadline - self._loop_time()
@@ -317,7 +322,7 @@ class SqliteLog:
     async def _look(self) -> None:
         busy_until = 0.0
         while self._readers:
-            grown = [opened.look() for opened in self._topics.values()]  # every one of them looks
+            grown = [opened.look() for opened in self._topics.values() if opened.is_awaited]  # every one of them looks
             if any(grown):
                 busy_until = self._loop_time() + BUSY_SECONDS
             await asyncio.sleep(BUSY_POLL_SECONDS if self._loop_time() < busy_until else POLL_SECONDS)

@@ -206,3 +206,24 @@ async def test_what_has_the_right_length_stays() -> None:
 
 async def test_quick_steps_grow_back_to_the_usual() -> None:
     assert await after_steps(Folder(), 1, 20, begin=1) == BATCH_RECORDS_MAX
+
+
+async def test_who_was_in_a_step_reads_on_and_is_in_the_next_beside_who_came_meanwhile() -> None:
+    """Else lanes fall into two halves that take turns, and each waits for the step of the other."""
+    folder = Folder()
+
+    async def lane(partition: int) -> None:
+        await steps.fold(a_claim(partition), a_batch())
+        for _ in range(3):  # as the worker does between its step and its next batch
+            await asyncio.sleep(0)
+        await steps.fold(a_claim(partition), a_batch())
+
+    async with stepping(folder) as steps:
+        first = asyncio.create_task(lane(1))
+        while not folder.steps:
+            await asyncio.sleep(0)
+        second = asyncio.create_task(lane(2))
+        await asyncio.sleep(0)
+        folder.gate.set()
+        await asyncio.gather(first, second)
+    assert folder.steps[:2] == [[1], [1, 2]]
