@@ -245,7 +245,7 @@ def upgrade() -> None:
         sa.Column("occurred_at", sa.BigInteger(), nullable=False),
         sa.Column("recorded_at", sa.BigInteger(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("day", "id", "scope"),
+        sa.PrimaryKeyConstraint("day", "scope", "id"),
     )
     op.create_index("touchpoint_by_leaf", "touchpoint", ["leaf", "occurred_at"], unique=False)
     _make_rebuild_tables()

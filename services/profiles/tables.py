@@ -8,6 +8,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
@@ -68,9 +69,9 @@ leaf = Table(
 touchpoint = Table(
     "touchpoint",
     metadata,
-    Column("day", Integer, primary_key=True),
-    Column("id", LargeBinary, primary_key=True),
-    Column("scope", LargeBinary, primary_key=True),
+    Column("day", Integer, nullable=False),
+    Column("id", LargeBinary, nullable=False),
+    Column("scope", LargeBinary, nullable=False),
     Column("workspace", Text, nullable=False),
     Column("leaf", LargeBinary, nullable=False),
     Column("partition", Integer, nullable=False),
@@ -81,6 +82,8 @@ touchpoint = Table(
     Column("occurred_at", BigInteger, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    # A scope is of one leaf: what somebody does in a day lies side by side, while ids of theirs would lie anywhere.
+    PrimaryKeyConstraint("day", "scope", "id"),
     Index("touchpoint_by_leaf", "leaf", "occurred_at"),
 )
 
