@@ -6,7 +6,6 @@ import resource
 import shutil
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +52,7 @@ class Done:
 
     happened: list[Happened] = field(default_factory=list)
     stops: list[tuple[str, int, float]] = field(default_factory=list)  # who, exit code, seconds
-    ended: Counter[str] = field(default_factory=Counter)  # by themselves
+    ended: list[str] = field(default_factory=list)  # by themselves: who, and how
     diary: list[str] = field(default_factory=list)
     cut_sessions: int = 0
 
@@ -93,7 +92,7 @@ class Fate:
         while True:
             for service in self._house.services.values():
                 if service.name not in self._busy and not service.alive():
-                    self.done.ended[service.room] += 1
+                    self.done.ended.append(f"{time.monotonic() - self.began_at:.1f} s  {service.last_words()}")
                     self._write(f"{service.name} ended by itself")
                     service.launch()
             await asyncio.sleep(0.5)

@@ -208,7 +208,8 @@ def _report(run: Run, found: Findings, quiet_seconds: float) -> Report:
     columns = {stalls.ACCEPTING: ledger.answers, **run.pulse.signs}
     figures = [
         f"kills {done.kills}, other faults {len(done.happened) - done.kills}, sessions cut {done.cut_sessions}, "
-        f"ended by themselves {dict(done.ended)}, slowest orderly stop {slowest:.1f} s",
+        f"ended by themselves {len(done.ended)}, slowest orderly stop {slowest:.1f} s",
+        *(f"  ended by itself: {how}" for how in done.ended),
         f"events {len(ledger.ids)} acknowledged, {ledger.repeats} of them sent again on purpose; requests repeated "
         f"{ledger.unknown}, {ledger.turned_away} of them after a 503; items refused {ledger.refused}",
         f"lost {found.lost}, doubled {found.doubled}, quiet {quiet_seconds:.1f} s after the load",

@@ -126,6 +126,12 @@ class Service:
         """Whether its process exists (a frozen one does)."""
         return self._process is not None and self._process.poll() is None
 
+    def last_words(self) -> str:
+        """With which code its process ended, and the last line it printed."""
+        code = None if self._process is None else self._process.poll()
+        lines = self.printed().strip().splitlines()
+        return f"{self.name} with code {code}: {lines[-1] if lines else 'without a word'}"
+
     def kill9(self) -> None:
         """End it as a power cut of the process would, and wait until it is gone."""
         self._end(signal.SIGKILL)
