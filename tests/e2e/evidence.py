@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from shared.clock import SystemClock
 from shared.codec import decode
-from shared.database import fetch
+from shared.database import execute, fetch
 from shared.errors import RaftarError
 from shared.events import Touchpoint, TouchpointsRecorded
 from shared.log.sqlite import SqliteLog
@@ -134,10 +134,12 @@ async def events(ground: Ground, topic: str) -> list[Event]:
 
 
 async def rows(house: House, room: str, statement: str) -> list[Any]:
-    """Rows of one service's database."""
+    """Rows of one service's database, however long it takes to read them: no service waits for who looks on."""
     database = house.database(room)
     try:
         async with database.snapshot() as connection:
+            if not database.is_sqlite:
+                await execute(connection, "SET LOCAL transaction_timeout = 0")
             return await fetch(connection, statement)
     finally:
         await database.close()
