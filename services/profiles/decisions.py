@@ -108,13 +108,13 @@ async def list_stages(connection: Connection, customers: Sequence[bytes]) -> Non
     """Lists show the stages that stand, in the live version of profiles and in one that is made beside it."""
     if not customers:
         return
-    is_beside = await versions.exists(connection, "next")
+    mine, is_beside = sorted(set(customers)), await versions.exists(connection, "next")
     made = [versions.beside("next", is_sqlite(connection)).customer] if is_beside else []
     for table in (tables.customer, *made):
         if not is_sqlite(connection):  # locked in one order, as the fold does, so that nobody waits in a circle
             lock = f"SELECT customer FROM {table.fullname} WHERE customer = ANY($1) ORDER BY customer FOR UPDATE"
-            await fetch(connection, lock, sorted(set(customers)))
-        await fetch(connection, _LIST_STAGES.format(customer=table.fullname), sorted(set(customers)))
+            await fetch(connection, lock, mine)
+        await fetch(connection, _LIST_STAGES.format(customer=table.fullname), mine)
 
 
 async def _keep(

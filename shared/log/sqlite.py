@@ -322,7 +322,8 @@ class SqliteLog:
     async def _look(self) -> None:
         busy_until = 0.0
         while self._readers:
-            grown = [opened.look() for opened in self._topics.values() if opened.is_awaited]  # every one of them looks
+            # A list: each of them looks, also behind one that grew.
+            grown = [opened.look() for opened in self._topics.values() if opened.is_awaited]
             if any(grown):
                 busy_until = self._loop_time() + BUSY_SECONDS
             await asyncio.sleep(BUSY_POLL_SECONDS if self._loop_time() < busy_until else POLL_SECONDS)
