@@ -1,7 +1,9 @@
 """`python -m tests.bench.bench_react [--kafka] [--load N]`: from the POST of a complaint to its alert at a listener.
 
 A complaint is a bad experience at once, so the way is: door, log, fold, relay, decide, relay, tail, server-sent events.
-Measured in a quiet house, and while half of what it can fold is posted beside it. Milliseconds from before the POST
+Measured in a quiet house, and at half load: while half of what it keeps up with is posted beside it. It keeps up with
+a rate when, after a quarter of a minute of it, a complaint is still alerted of at once. (A burst is folded faster, in
+larger steps and while nobody posts any more: half of that is more than half load.) Milliseconds from before the POST
 to the event's arrival.
 """
 
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
+import psutil
 import uvloop
 
 from tests.e2e.rules import rules
@@ -27,6 +30,12 @@ PATIENCE_SECONDS = 60.0
 BURST_SECONDS = 1.5
 WARM_BURSTS = 4
 """Before anything is measured: a broker's first half minute is spent on compiling its own code."""
+STEADY_SECONDS = 15.0
+STEADY_TIMES = 5
+STEADY_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+"""Of what a burst is folded at: the first that goes on is what the house keeps up with."""
+KEEPS_UP_MS = 500.0
+"""Whoever gets a twentieth more than it keeps up with is late by more than this after `STEADY_SECONDS`."""
 LOOK_SECONDS = 2.5
 """The services look at their lag once a second: what they say is that old at most."""
 
@@ -100,10 +109,24 @@ async def folds_a_second(house: House, crowd: Crowd) -> float:
     """Touchpoints a second that the house folds and decides: a burst is posted, until nothing of it is left."""
     began = time.monotonic()
     sent = await crowd.press(8, BURST_SECONDS)
-    await asyncio.sleep(LOOK_SECONDS)
-    while await lag(house) > 0:
-        await asyncio.sleep(0.1)
+    await rest(house)
     return len(sent.of(200)) * ITEMS / (time.monotonic() - began)
+
+
+async def keeps_up_with(house: House, ear: Ear, crowd: Crowd) -> float:
+    """Touchpoints a second that may be posted for ever. Raises ValueError when not even the lowest rate may."""
+    burst = await folds_a_second(house, crowd)
+    for share in STEADY_SHARES:
+        beside = asyncio.create_task(crowd.offer(burst * share / ITEMS, 3600))
+        await asyncio.sleep(STEADY_SECONDS)
+        _, alerted = await reactions(house, ear, STEADY_TIMES, f"at-{share}-{burst}")
+        beside.cancel()
+        late = percentile(alerted, 0.5)
+        print(f"{burst * share:,.0f}/s, {share:.0%} of a burst: alerted of after {late:,.0f} ms")
+        await rest(house)
+        if late <= KEEPS_UP_MS:
+            return burst * share
+    raise ValueError("this house keeps up with nothing: is something else running on this machine?")
 
 
 async def lag(house: House) -> float:
@@ -116,6 +139,13 @@ async def lag(house: House) -> float:
         left += sum(float(check.get("lag_records") or 0) for check in checks.values())
         left += float(metrics.partition(f"\nraftar_{room}_outbox_rows ")[2].split("\n", 1)[0])
     return left
+
+
+async def rest(house: House) -> None:
+    """Wait until nothing is left to fold, to decide or to relay."""
+    await asyncio.sleep(LOOK_SECONDS)
+    while await lag(house) > 0:
+        await asyncio.sleep(0.1)
 
 
 def line(name: str, milliseconds: list[float]) -> str:
@@ -138,9 +168,12 @@ async def measure(house: House, times: int, load: float | None) -> None:
             answered, alerted = await reactions(house, ear, times, "quiet")
             print(line("quiet: POST -> answer", answered))
             print(line("quiet: POST -> alert by SSE", alerted))
-            half = load or await folds_a_second(house, crowd) / 2
+            half = load or await keeps_up_with(house, ear, crowd) / 2
             beside = asyncio.create_task(crowd.offer(half / ITEMS, 3600))
+            await asyncio.sleep(STEADY_SECONDS / 3)
+            psutil.cpu_percent()
             answered, alerted = await reactions(house, ear, times, "loaded")
+            print(f"beside {half:,.0f}/s: processors busy {psutil.cpu_percent():.0f} %")
             beside.cancel()
             print(line(f"beside {half:,.0f}/s: POST -> answer", answered))
             print(line(f"beside {half:,.0f}/s: POST -> alert", alerted))
