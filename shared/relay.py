@@ -28,6 +28,9 @@ CLOCK_CHECK_SECONDS = 5.0
 OUTBOX_ROWS_MAX = 4_000
 OUTBOX_BYTES = 16 << 20
 """About so much is relayed in a pass: a change carries its customer's state, of some it is a hundred kilobytes."""
+ROWS_UNSEEN, GROWTH = 100, 4
+"""So many rows are read of which nobody knows how large they are, and so many times more than the pass before had: an
+outbox that filled while the log was away may hold gigabytes."""
 LEVEL_SECONDS = 0.1
 
 _log = structlog.get_logger()
@@ -97,7 +100,7 @@ class Relay:
         self._topic, self._lanes, self._tally = topic, lanes, tally
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
-        self._rows_max = OUTBOX_ROWS_MAX
+        self._rows_max = ROWS_UNSEEN
         self._level = asyncio.Event()
         self._level.set()
         self._agreed_offset_ms: float | None = None  # of our clock from its own monotonic one, when it last was right
@@ -178,7 +181,7 @@ class Relay:
         if states:
             await self._move_frontiers(lanes)
         snapshot = await self._store.outbox([lane.partition for lane in lanes], self._rows_max)
-        self._rows_max = rows_within(OUTBOX_BYTES, snapshot.rows)
+        self._rows_max = rows_after(snapshot.rows, OUTBOX_BYTES)
         if not snapshot.complete:
             self._level.clear()
         if snapshot.rows:
@@ -305,10 +308,11 @@ class Relay:
         return self._clock.monotonic() * 1000
 
 
-def rows_within(size: int, rows: Sequence[Pending]) -> int:
-    """How many rows like these make about `size` bytes; 1..OUTBOX_ROWS_MAX."""
+def rows_after(rows: Sequence[Pending], size: int) -> int:
+    """How many rows to read after a pass that had these: about `size` bytes of rows like them, 1..OUTBOX_ROWS_MAX."""
+    more = max(ROWS_UNSEEN, GROWTH * len(rows))
     total = sum(len(row.value) for row in rows)
-    return max(1, min(OUTBOX_ROWS_MAX, size * len(rows) // total)) if total else OUTBOX_ROWS_MAX
+    return max(1, min(OUTBOX_ROWS_MAX, more, size * len(rows) // total if total else more))
 
 
 def _released(waiting: Sequence[asyncio.Future[None]]) -> None:
