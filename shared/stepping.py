@@ -22,9 +22,10 @@ STEP_BYTES_MAX = 1 << 20
 """As much as one read brings: with more, whoever asks something meanwhile would wait too long."""
 SETTLE_TURNS = 8
 """So many turns of the event loop it takes a lane at most from hearing of its step to bringing what there is."""
-STEP_SECONDS_MAX = 1.0
+STEP_SECONDS_MAX = 2.0
 """A step that takes longer is made smaller: it must stay far below the database's time-outs, and the wait for customers
-who are locked counts."""
+who are locked counts. One below half of it is made larger: where workers wait for each other's customers, a small step
+waits as long as a large one."""
 
 
 class Turns(Protocol):
@@ -152,7 +153,7 @@ class Stepping:
         """A step of so many records got through: less at once where it was slow, more where there was time for more."""
         if seconds > STEP_SECONDS_MAX:
             self.records_max = max(1, min(self.records_max, records) // 2)
-        elif seconds < STEP_SECONDS_MAX / 4:
+        elif seconds < STEP_SECONDS_MAX / 2:
             self.records_max = min(BATCH_RECORDS_MAX, self.records_max * 2)
 
 

@@ -227,3 +227,7 @@ async def test_who_was_in_a_step_reads_on_and_is_in_the_next_beside_who_came_mea
         folder.gate.set()
         await asyncio.gather(first, second)
     assert folder.steps[:2] == [[1], [1, 2]]
+
+
+async def test_a_step_with_time_left_grows_though_most_of_it_was_waiting() -> None:
+    assert await after_steps(Folder(seconds=0.4 * STEP_SECONDS_MAX), 1, 20, begin=1) == BATCH_RECORDS_MAX
