@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from shared.accepting import Acceptor
 from shared.clock import SystemClock
+from shared.heaps import share_heaps
 from shared.httpd import HouseApp
 from shared.straight import Straight, Whole
 
@@ -318,6 +319,7 @@ def server(app: HouseApp, serving: Serving) -> HouseServer:
 
 def serve(app: HouseApp, serving: Serving) -> None:
     """Run `app` until a signal, on uvloop. Exits with a message and code 1 when the port is taken."""
+    share_heaps()
     house_server = server(app, serving)
 
     async def run() -> None:
