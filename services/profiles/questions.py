@@ -7,9 +7,9 @@ from fastapi import Query
 from pydantic import Field
 
 from services.profiles.domain.past import Cut
-from services.profiles.showing import epoch_ms
 from services.profiles.wire import CUSTOMER
 from shared.cursors import CURSOR_TEXT_MAX
+from shared.epoch import epoch_ms
 from shared.errors import NotFound
 from shared.ids import leaf_from_text
 

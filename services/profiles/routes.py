@@ -22,7 +22,6 @@ from services.profiles.questions import AsOf, CustomerId, KnownAt, Limit, Next, 
 from services.profiles.reading import Kept, Whole, Window, Wish
 from services.profiles.showing import (
     customer_view,
-    epoch_ms,
     identifiers_shown,
     listed,
     text_field,
@@ -42,6 +41,7 @@ from shared.access import ACT, READ, Key
 from shared.clock import Clock
 from shared.cursors import cursor_of, text_of
 from shared.database import Database
+from shared.epoch import epoch_ms
 from shared.errors import InvalidField, NotFound
 from shared.httpd import Auth
 from shared.ids import leaf_text

@@ -25,15 +25,14 @@ from services.profiles.wire import (
 )
 from shared import profile as profiles
 from shared.codec import Unknown, decode
+from shared.epoch import EPOCH, epoch_ms
 from shared.errors import RaftarError
 from shared.events import TouchpointsRecorded
 from shared.ids import leaf_rank, leaf_text, uuid_text
 from shared.moments import moment_text
 from shared.vocabulary import KINDS
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_MS = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
-_LAST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_FIRST_MS, _LAST_MS = epoch_ms(datetime.min.replace(tzinfo=UTC)), epoch_ms(datetime.max.replace(tzinfo=UTC))
 _TRUST = ("public", "provider", "secret")
 _TIMES = {kind.name: tuple(p.name for p in kind.properties if p.type == "time") for kind in KINDS.values()}
 
@@ -43,12 +42,7 @@ _value = msgspec.msgpack.Decoder()
 
 def moment(at_ms: int) -> datetime:
     """Epoch milliseconds as a time; what no calendar holds is shown as its first or last day."""
-    return _EPOCH + timedelta(milliseconds=min(max(at_ms, _FIRST_MS), _LAST_MS))
-
-
-def epoch_ms(at: datetime) -> int:
-    """The inverse; a time without a zone is UTC."""
-    return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(milliseconds=1)
+    return EPOCH + timedelta(milliseconds=min(max(at_ms, _FIRST_MS), _LAST_MS))
 
 
 def known_moment(at_ms: int | None) -> datetime | None:

@@ -15,10 +15,11 @@ from services.scoring.domain.definitions import in_force
 from services.scoring.domain.emitting import reasons_told
 from services.scoring.domain.snapshot import snapshot_of_state
 from services.scoring.domain.step import Rules
-from services.scoring.showing import epoch_ms, known_moment, moment
+from services.scoring.showing import known_moment, moment
 from services.scoring.wire import AlertPage, AlertShown
 from services.scoring.wire_past import ComputedThen, DecidedThen, PastDecision
 from shared.clock import Clock
+from shared.epoch import epoch_ms
 from shared.errors import InvalidField
 from shared.ids import leaf_text
 

@@ -20,7 +20,7 @@ from services.scoring.past import PastDesk, Question, customer_needed
 from services.scoring.reading import AlertCursor, Wish
 from services.scoring.resuming import TEXT_MAX, Vector, vector_of
 from services.scoring.rulebook import Rulebook, built_in
-from services.scoring.showing import alert_shown, decision_shown, definition_shown, epoch_ms
+from services.scoring.showing import alert_shown, decision_shown, definition_shown
 from services.scoring.stream import EventStream, Streams
 from services.scoring.tail import Tail, earliest, listener
 from services.scoring.tail import Wish as Heard
@@ -41,6 +41,7 @@ from shared.access import ACT, ADMIN, READ, Key
 from shared.clock import Clock
 from shared.cursors import CURSOR_TEXT_MAX, cursor_of, text_of
 from shared.database import Database
+from shared.epoch import epoch_ms
 from shared.errors import InvalidField, NotFound
 from shared.httpd import Auth, Life
 from shared.ids import leaf_from_text, leaf_text

@@ -32,12 +32,6 @@ def known_moment(at_ms: int | None) -> datetime | None:
     return None if at_ms is None or at_ms < 0 else moment(at_ms)
 
 
-def epoch_ms(at: datetime) -> int:
-    """Epoch milliseconds; a time without a zone is taken as UTC."""
-    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000)
-
-
 def alert_shown(row: AlertRow) -> AlertShown:
     """An alert row with its newest event."""
     event: dict[str, Any] | None = msgspec.json.decode(row.body) if row.body else None

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
+from shared.epoch import epoch_ms
 from shared.errors import InvalidField, quoted
 from shared.vocabulary.kinds import CHANNELS, KINDS, PERSONAL_ANYWHERE, PERSONAL_TRAITS, SCALES, Kind, Property
 from shared.vocabulary.money import checked_minor, currency_code, minor_units
@@ -67,15 +68,11 @@ def as_time_ms(value: Any, path: str) -> int:
             moment = datetime.fromisoformat(value.strip())
         except ValueError:
             raise InvalidField(path, f"{quoted(value)} is not an ISO 8601 time") from None
-        whole = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        value = (whole - datetime(1970, 1, 1, tzinfo=UTC)) // _MILLISECOND
+        value = epoch_ms(moment)
     milliseconds = _as_integer(value, path)
     if not 0 <= milliseconds < TIME_LIMIT_MS:
         raise InvalidField(path, "must lie between the years 1970 and 9999")
     return milliseconds
-
-
-_MILLISECOND = datetime(1970, 1, 1, 0, 0, 0, 1000) - datetime(1970, 1, 1)  # noqa: DTZ001
 
 
 def _as_object(value: Any, path: str) -> dict[str, Any]:

@@ -1,22 +1,20 @@
 """Times as clients write them, and the one rule that turns them into `occurred_at` (design §4)."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 
 from services.ingest.domain.terms import Arrival
+from shared.epoch import epoch_ms
 from shared.errors import InvalidField
 from shared.ids import DAY_MS
 
 AHEAD_CLAMPED_MS = 10 * 60 * 1000
 AHEAD_REFUSED_MS = 24 * 60 * 60 * 1000
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_OF_NO_ZONE = _EPOCH.replace(tzinfo=None)
-_MILLISECOND = timedelta(milliseconds=1)
 _NUMBER = re.compile(r"-?\d{9,17}(\.\d{1,9})?", re.ASCII)
 _LOOSE_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?=$|[T ])", re.ASCII)
 _RFC_2822 = re.compile(
@@ -50,7 +48,7 @@ def _text_ms(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return _unusual_text_ms(text.strip())
-    return (moment - (_EPOCH_OF_NO_ZONE if moment.tzinfo is None else _EPOCH)) // _MILLISECOND
+    return epoch_ms(moment)
 
 
 def _unusual_text_ms(text: str) -> int:

@@ -1,11 +1,12 @@
 """What scoring decided, read from its CloudEvents: leniently, since they may be newer than this code. Pure parsing."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
+from shared.epoch import epoch_ms
 from shared.errors import Poison
 from shared.ids import leaf_from_text
 
@@ -13,7 +14,6 @@ NO_RISK = -1
 """`risk_ppm` of a customer about whom no risk can be told."""
 NEVER_AT = -(2**62)
 PPM = 1_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Instant = int | str | None
 """A time as CloudEvents carry it: epoch milliseconds or RFC 3339."""
@@ -213,8 +213,7 @@ def _ppm(risk: float | None) -> int:
 def _first_of(*instants: Instant) -> int:
     for instant in instants:
         if isinstance(instant, str):
-            at = datetime.fromisoformat(instant)
-            return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - _EPOCH) // timedelta(milliseconds=1)
+            return epoch_ms(datetime.fromisoformat(instant))
         if instant is not None:
             return instant
     return NEVER_AT

@@ -2,16 +2,16 @@
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import timedelta, tzinfo
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from services.scoring.domain.remembered import Remembered
+from shared.epoch import EPOCH
 from shared.ids import DAY_MS
 from shared.profile import Profile, decode, narrowed, purchases, subscriptions
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STATES_REMEMBERED_BYTES = 8 << 20
 ORDERS_REMEMBERED = 60_000
 """About 25 MB; a snapshot weighs as much as SNAPSHOT_ORDERS of them beside its own."""
@@ -144,5 +144,5 @@ def _offset_ms(utc_day: int, zone: tzinfo) -> int | None:
 
 
 def _offset_at(at_ms: int, zone: tzinfo) -> int:
-    offset = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).utcoffset()
+    offset = (EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).utcoffset()
     return 0 if offset is None else offset // timedelta(milliseconds=1)
