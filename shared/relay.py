@@ -309,10 +309,12 @@ class Relay:
 
 
 def rows_after(rows: Sequence[Pending], size: int) -> int:
-    """How many rows to read after a pass that had these: about `size` bytes of rows like them, 1..OUTBOX_ROWS_MAX."""
-    more = max(ROWS_UNSEEN, GROWTH * len(rows))
+    """How many rows to read after a pass that had these: about `size` bytes of rows like them, and not many more than
+    these. 1..OUTBOX_ROWS_MAX.
+    """
+    more = min(OUTBOX_ROWS_MAX, max(ROWS_UNSEEN, GROWTH * len(rows)))
     total = sum(len(row.value) for row in rows)
-    return max(1, min(OUTBOX_ROWS_MAX, more, size * len(rows) // total if total else more))
+    return max(1, min(more, size * len(rows) // total)) if total else more
 
 
 def _released(waiting: Sequence[asyncio.Future[None]]) -> None:

@@ -22,6 +22,7 @@ from shared.clock import SystemClock
 from shared.codec import encode
 from shared.database import open_database
 from shared.events import ErasureRequested, IdentityLinked
+from shared.heaps import HEAPS_MAX
 from shared.ids import partition_of
 from shared.log.ownership import AllPartitions
 from shared.log.port import Outgoing, Ownership
@@ -30,6 +31,7 @@ from shared.settings import HouseSettings
 from shared.topics import TOUCHPOINTS
 from tests.builders import NOON_MS, a_leaf, a_record, a_touchpoint
 from tests.service.profiles_house import MAIN, PARTITIONS, House, house, page_view
+from tests.support.heaps import heaps_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -216,6 +218,7 @@ async def test_the_process_starts_answers_the_command_line_and_ends_in_time(tmp_
         async with asyncio.timeout(60):
             while (await _checks(url))["touchpoints"]["lag_records"] != 0:
                 await asyncio.sleep(0.05)
+        assert heaps_of(process.pid) < HEAPS_MAX, "its threads share them, and the first is its own"
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, 10) == 0
     log = SqliteLog(settings.log_dir, SystemClock())

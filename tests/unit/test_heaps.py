@@ -3,12 +3,14 @@
 import subprocess
 import sys
 
-import pytest
+from shared.heaps import HEAPS_MAX
+from tests.support.heaps import has_heaps_of_threads
+from tests.support.required import unavailable
 
 SIXTEEN_THREADS = """
-import re, sys, threading
-from pathlib import Path
+import os, sys, threading
 from shared.heaps import share_heaps
+from tests.support.heaps import heaps_of
 if sys.argv[1] == "shared":
     share_heaps()
 together, kept = threading.Barrier(17), []
@@ -19,18 +21,17 @@ def take():
 for _ in range(16):
     threading.Thread(target=take).start()
 together.wait()
-heaps = [line for line in Path("/proc/self/maps").read_text().splitlines()
-         if int(line.split("-")[0], 16) % (64 << 20) == 0 and " rw-p 00000000 00:00 0" in line]
-print(len(heaps))
+print(heaps_of(os.getpid()))
 together.wait()
 """
 
 
 def heaps(how: str) -> int:
-    run = subprocess.run([sys.executable, "-c", SIXTEEN_THREADS, how], capture_output=True, text=True, check=True)
-    return int(run.stdout)
+    command = [sys.executable, "-c", SIXTEEN_THREADS, how]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="heaps of threads are glibc's")
 def test_threads_share_heaps() -> None:
-    assert heaps("shared") <= 2 < heaps("as they are")
+    if not has_heaps_of_threads():
+        unavailable("glibc", "heaps of threads are its own")
+    assert heaps("shared") < HEAPS_MAX <= heaps("as they are")
