@@ -80,17 +80,17 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def brief_transaction(self) -> AsyncIterator[Connection]:
+    async def brief_transaction(self, hurried: bool = True) -> AsyncIterator[Connection]:
         """A writing transaction of a few statements that touch rows by their keys: on SQLite in the event loop.
 
-        There those that wait for each other share one commit. Raises Away.
+        There those that wait for each other share one commit, and one that is not `hurried` waits for one. Raises Away.
         """
         if self._briefly is None:
             async with self.transaction() as connection:
                 yield connection
             return
         with _away():
-            async with self._briefly.group.transaction() as brief:
+            async with self._briefly.group.transaction(hurried) as brief:
                 yield brief
 
     def turn(self) -> AbstractAsyncContextManager[None]:

@@ -35,6 +35,6 @@ class SqlProjectionStore:
 
     async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> None:
         """Delete acknowledged outbox rows of these claims' partitions. Raises Fenced, then none was deleted."""
-        async with self.database.brief_transaction() as connection:
+        async with self.database.brief_transaction(hurried=False) as connection:
             await checkpoint.check(connection, claims)
             await outbox.sent(connection, seqs)

@@ -8,19 +8,21 @@ needs no savepoint, for which SQLite copies each page before it changes: a large
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from shared.clock import SystemClock
 from shared.sqlite_checkpoints import Checkpoints
-from shared.sqlite_connection import BEGIN_WRITING, LoopConnection, connect, connect_briefly
+from shared.sqlite_connection import BEGIN_WRITING, LoopConnection, connect_briefly
 
-WRITERS_CACHE = "cache_size=-65536"
-"""64 MiB: what steps touch comes again."""
+WRITERS = ("cache_size=-65536", "wal_autocheckpoint=262144")
+"""64 MiB: what steps touch comes again. A commit moves the log only where `Checkpoints` does not keep up, at 1 GiB."""
 OPEN_SECONDS = 0.010
-"""A transaction older than this takes nobody in: a large commit would hold the event loop up."""
+"""A transaction older than this takes nobody in but who is in no hurry: a large commit would hold the event loop up."""
+COMPANY_SECONDS = 0.010
+"""So long who is in no hurry waits for another's commit: busy steps follow each other more closely."""
 
 _clock = SystemClock()
 
@@ -35,6 +37,7 @@ class GroupCommit:
         self._lock = asyncio.Lock()  # SQLite has one writer, and waiting here beats its busy loop
         self._holder: asyncio.Task[Any] | None = None
         self._members: list[asyncio.Future[None]] = []  # who left the open transaction and waits for its commit
+        self._unhurried: list[asyncio.Future[None]] = []  # who waits for a transaction to join; done: it may now
         self._began = 0.0
         self._committer: asyncio.Task[None] | None = None
 
@@ -50,9 +53,12 @@ class GroupCommit:
                 self._give_lock()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[LoopConnection]:
-        """One brief transaction: committed when the block is left, or it never was."""
-        await self._take_lock()
+    async def transaction(self, hurried: bool = True) -> AsyncIterator[LoopConnection]:
+        """One brief transaction: committed when the block is left, or it never was.
+
+        Not `hurried`: it waits a moment for another's commit to share.
+        """
+        await (self._take_lock() if hurried else self._take_lock_in_company())
         try:
             connection = self._connection = self._connection or await self._open_connection()
             joins = bool(self._members)
@@ -100,6 +106,18 @@ class GroupCommit:
                 self._lock.release()
                 raise
 
+    async def _take_lock_in_company(self) -> None:
+        """The lock, with a transaction open that is about to be committed; after COMPANY_SECONDS without one."""
+        company = asyncio.get_running_loop().create_future()
+        self._unhurried.append(company)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMPANY_SECONDS):
+                    await company
+        finally:
+            self._unhurried.remove(company)
+        await self._lock.acquire()
+
     def _give_lock(self) -> None:
         self._holder = None
         self._lock.release()
@@ -119,7 +137,11 @@ class GroupCommit:
         return self._members[-1]
 
     async def _commit_in_turn(self) -> None:
-        """A task of its own, behind all who wait for the lock now: they join the transaction first."""
+        """A task of its own, behind who waits for the lock now or is in no hurry: they join the transaction first."""
+        for company in self._unhurried:
+            if not company.done():
+                company.set_result(None)
+        await asyncio.sleep(0)  # in this turn of the event loop they ask for the lock
         async with self._lock:
             self._committer = None
             await self._commit()
@@ -159,8 +181,8 @@ class Briefly:
 
     def __init__(self, path: Path, pragmas: Sequence[str]) -> None:
         self._opened = partial(connect_briefly, path, pragmas)
-        self._checkpoints = Checkpoints(partial(connect, path))
-        opened = partial(connect_briefly, path, (*pragmas, WRITERS_CACHE))
+        self._checkpoints = Checkpoints(path, self._alone)
+        opened = partial(connect_briefly, path, (*pragmas, *WRITERS))
         self.group = GroupCommit(opened, self._checkpoints.committed)
         self._reader: LoopConnection | None = None
         self._reading = asyncio.Lock()
@@ -175,6 +197,9 @@ class Briefly:
                 yield reader
             finally:
                 await reader.rollback()
+
+    def _alone(self) -> AbstractAsyncContextManager[None]:
+        return self.group.alone()
 
     async def close(self) -> None:
         """Close all, once what is to be committed is."""

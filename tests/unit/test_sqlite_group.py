@@ -39,8 +39,15 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Counted:
     return counted
 
 
-async def write(database: Database, number: int, *, fails: bool = False, inside: asyncio.Event | None = None) -> None:
-    async with database.brief_transaction() as writing:
+async def write(
+    database: Database,
+    number: int,
+    *,
+    fails: bool = False,
+    inside: asyncio.Event | None = None,
+    hurried: bool = True,
+) -> None:
+    async with database.brief_transaction(hurried) as writing:
         await execute(writing, "INSERT INTO thing VALUES ($1)", number)
         if inside is not None:
             await inside.wait()
@@ -172,6 +179,62 @@ async def test_an_old_transaction_takes_nobody_in(
     await asyncio.gather(*(write(database, n) for n in range(5)))
     assert await numbers(database) == list(range(5))
     assert len(commits) == 5
+
+
+async def test_who_is_in_no_hurry_waits_for_a_commit_and_shares_it(
+    database: Database, commits: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_group, "COMPANY_SECONDS", 30.0)
+    waiting = [asyncio.create_task(write(database, n, hurried=False)) for n in range(3)]
+    await asyncio.sleep(0.05)
+    assert commits == []
+    async with asyncio.timeout(5):
+        await asyncio.gather(write(database, 7), *waiting)
+    assert len(commits) == 1
+    assert await numbers(database) == [0, 1, 2, 7]
+
+
+async def test_who_is_in_no_hurry_joins_a_transaction_of_any_age(
+    database: Database, commits: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_group, "COMPANY_SECONDS", 30.0)
+    monkeypatch.setattr(sqlite_group, "OPEN_SECONDS", 0.0)
+    unhurried = asyncio.create_task(write(database, 1, hurried=False))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await asyncio.gather(write(database, 2), unhurried)
+    assert len(commits) == 1
+
+
+async def test_who_is_in_no_hurry_goes_alone_when_nobody_comes(database: Database, commits: Counted) -> None:
+    async with asyncio.timeout(5):
+        await write(database, 1, hurried=False)
+    assert await numbers(database) == [1]
+    assert len(commits) == 1
+
+
+async def test_who_is_cancelled_while_it_waits_for_company_is_forgotten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_group, "COMPANY_SECONDS", 30.0)
+    unhurried = [asyncio.create_task(write(database, n, hurried=False)) for n in range(2)]
+    await asyncio.sleep(0.01)
+    unhurried[0].cancel()
+    async with asyncio.timeout(5):
+        found = await outcomes(write(database, 7), *unhurried)
+    assert [type(one) for one in found] == [type(None), asyncio.CancelledError, type(None)]
+    assert await numbers(database) == [1, 7]
+
+
+async def test_who_is_in_no_hurry_and_fails_takes_nobody_along(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_group, "COMPANY_SECONDS", 30.0)
+    unhurried = asyncio.create_task(write(database, 1, hurried=False, fails=True))
+    await asyncio.sleep(0.01)
+    found = await outcomes(write(database, 2), unhurried)
+    assert [type(one) for one in found] == [type(None), ValueError]
+    assert await numbers(database) == [2]
 
 
 async def test_in_a_stream_of_brief_ones_another_connection_gets_its_turn(database: Database) -> None:
