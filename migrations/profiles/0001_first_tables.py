@@ -50,7 +50,12 @@ def upgrade() -> None:
     op.create_index(
         "customer_by_last_seen", "customer", ["workspace", "stage", "last_seen_at", "customer"], unique=False
     )
-    op.create_index("customer_by_spend", "customer", ["workspace", "stage", "spend_minor", "customer"], unique=False)
+    op.create_index(
+        "customer_by_spend",
+        "customer",
+        ["workspace", "stage", "spend_minor", "first_seen_at", "customer"],
+        unique=False,
+    )
     op.create_table(
         "edge",
         sa.Column("a", sa.LargeBinary(), nullable=False),
@@ -99,7 +104,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("leaf"),
         postgresql_with={"fillfactor": 70},
     )
-    op.create_index("leaf_by_root", "leaf", ["root"], unique=False)
+    op.create_index(
+        "leaf_by_root",
+        "leaf",
+        ["root"],
+        unique=False,
+        postgresql_where=sa.text("root <> leaf"),
+        sqlite_where=sa.text("root <> leaf"),
+    )
     op.create_table(
         "outbox",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -191,7 +203,14 @@ def upgrade() -> None:
         sa.Column("reasons", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("customer"),
     )
-    op.create_index("standing_by_risk", "standing", ["workspace", "stage", "risk_ppm", "customer"], unique=False)
+    op.create_index(
+        "standing_by_risk",
+        "standing",
+        ["workspace", "stage", "risk_ppm", "customer"],
+        unique=False,
+        postgresql_where=sa.text("risk_ppm > -1"),
+        sqlite_where=sa.text("risk_ppm > -1"),
+    )
     op.create_table(
         "republish",
         sa.Column("id", sa.Text(), nullable=False),
@@ -323,7 +342,12 @@ def downgrade() -> None:
         op.drop_table(name)
     op.drop_index("touchpoint_by_leaf", table_name="touchpoint")
     op.drop_table("touchpoint")
-    op.drop_index("standing_by_risk", table_name="standing")
+    op.drop_index(
+        "standing_by_risk",
+        table_name="standing",
+        postgresql_where=sa.text("risk_ppm > -1"),
+        sqlite_where=sa.text("risk_ppm > -1"),
+    )
     op.drop_table("standing")
     op.drop_table("personal")
     op.drop_table("sealing_use")
@@ -337,7 +361,12 @@ def downgrade() -> None:
     op.drop_table("parked")
     op.drop_index("outbox_by_partition", table_name="outbox")
     op.drop_table("outbox")
-    op.drop_index("leaf_by_root", table_name="leaf")
+    op.drop_index(
+        "leaf_by_root",
+        table_name="leaf",
+        postgresql_where=sa.text("root <> leaf"),
+        sqlite_where=sa.text("root <> leaf"),
+    )
     op.drop_table("leaf")
     op.drop_index("failed_by_workspace", table_name="failed")
     op.drop_table("failed")

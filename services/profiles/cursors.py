@@ -4,10 +4,11 @@ from shared.cursors import Bytes, Cursor, Int32, Int64, Text
 
 
 class CustomerCursor(Cursor, frozen=True, array_like=True, tag="c"):
-    """`order`: sort and direction · `value`: of the sort column."""
+    """`order`: sort and direction · `value`: of the sort column · `first_seen_at`: orders who spent the same."""
 
     order: Text
     value: Int64
+    first_seen_at: Int64
     customer: Bytes
 
 

@@ -13,7 +13,7 @@ from services.profiles.cursors import CustomerCursor, TimelineCursor
 from services.profiles.domain.decided import NO_RISK
 from services.profiles.domain.identity import Assertion, Place
 from services.profiles.domain.past import PRESENT, Cut
-from services.profiles.store import SELECT_EDGE
+from services.profiles.store import SELECT_EDGE, select_members
 from shared.database import fetch
 
 EDGES_MAX = 20_000
@@ -21,7 +21,12 @@ EDGES_MAX = 20_000
 SEPARATE_LEAVES_MAX = 50
 """Up to so many leaves, a timeline page is cut from each leaf's own index range."""
 
-_SORTS = {"last_seen": "c.last_seen_at", "spend": "c.spend_minor", "risk": "s.risk_ppm"}
+_SORTS = {
+    "last_seen": ("c.last_seen_at", "c.customer"),
+    "spend": ("c.spend_minor", "c.first_seen_at", "c.customer"),  # most of a site's visitors have spent the same: 0
+    "risk": ("s.risk_ppm", "s.customer"),
+}
+_ORDERS = {"last_seen": ("place", "id"), "spend": ("place", "first_seen_at", "id"), "risk": ("place", "id")}
 _STAGE_OF = {"last_seen": "c.stage", "spend": "c.stage", "risk": "s.stage"}
 _LISTED = """SELECT {key} AS id, c.first_seen_at, c.last_seen_at, c.purchases, c.spend_minor, c.currency,
 s.stage, s.stage_at, s.risk_ppm, s.risk_at, {place} AS place FROM {tables}"""
@@ -150,8 +155,8 @@ async def whole(connection: AsyncConnection, workspace: str, root: bytes) -> Who
     """The rows of the customer with this root (known to be there)."""
     statement = "SELECT version, state, merged FROM leaf WHERE leaf = $1 AND workspace = $2"
     row = (await fetch(connection, statement, root, workspace))[0]
-    members = "SELECT leaf, root, standing, full_rank FROM leaf WHERE root = $1 AND workspace = $2 ORDER BY leaf"
-    places = {one.leaf: Place(*one[1:]) for one in await fetch(connection, members, root, workspace)}
+    members = f"{select_members('leaf, root, standing, full_rank')} ORDER BY leaf"
+    places = {one.leaf: Place(*one[1:]) for one in await fetch(connection, members, root)}
     return Whole(root, row.version, row.merged or row.state, tuple(places), places)
 
 
@@ -165,8 +170,8 @@ async def standing(connection: AsyncConnection, workspace: str, root: bytes) -> 
 
 async def open_alerts(connection: AsyncConnection, workspace: str, root: bytes) -> list[bytes]:
     """Events of the open alerts of a customer, also of those raised while one of its leaves was another customer."""
-    statement = """SELECT a.body FROM leaf l JOIN alert a ON a.customer = l.leaf
-WHERE l.root = $1 AND a.workspace = $2 AND a.state IN ('open', 'acknowledged') ORDER BY a.id"""
+    statement = f"""SELECT a.body FROM ({select_members("leaf")}) AS l JOIN alert a ON a.customer = l.leaf
+WHERE a.workspace = $2 AND a.state IN ('open', 'acknowledged') ORDER BY a.id"""
     return [row.body for row in await fetch(connection, statement, root, workspace)]
 
 
@@ -181,7 +186,7 @@ async def customers(connection: AsyncConnection, workspace: str, wish: Wish) -> 
     values = Values([workspace])
     limit, direction = values.add(wish.limit), "DESC" if wish.descending else "ASC"
     tests = "".join(f" AND {test}" for test in _tests(wish, values))
-    order = f"ORDER BY place {direction}, id {direction} LIMIT {limit}"
+    order = f"ORDER BY {', '.join(f'{one} {direction}' for one in _ORDERS[wish.sort])} LIMIT {limit}"
     pages = [
         f"SELECT * FROM ({_LISTS[wish.sort]}{tests} AND {_STAGE_OF[wish.sort]} = {values.add(stage)} {order}) AS page"
         for stage in stages
@@ -192,8 +197,8 @@ async def customers(connection: AsyncConnection, workspace: str, wish: Wish) -> 
 
 async def _stages(connection: AsyncConnection, workspace: str, sort: str) -> list[str]:
     """The stages customers are in ("" before the first), one step in the index for each."""
-    table = "standing" if sort == "risk" else "customer"
-    least = f"SELECT min(stage) FROM {table} WHERE workspace = $1"
+    listed = f"standing WHERE risk_ppm > {NO_RISK} AND" if sort == "risk" else "customer WHERE"
+    least = f"SELECT min(stage) FROM {listed} workspace = $1"
     statement = f"""WITH RECURSIVE found(stage) AS (
 {least} UNION ALL SELECT ({least} AND stage > found.stage) FROM found WHERE found.stage IS NOT NULL)
 SELECT stage FROM found WHERE stage IS NOT NULL"""
@@ -209,9 +214,9 @@ def _tests(wish: Wish, values: Values) -> Iterable[str]:
     )
     yield from (f"{test} {values.add(bound)}" for test, bound in bounds if bound is not None)
     if wish.after is not None:
-        key = "s.customer" if wish.sort == "risk" else "c.customer"
-        last = f"{values.add(wish.after.value)}, {values.add(wish.after.customer)}"
-        yield f"({_SORTS[wish.sort]}, {key}) {'<' if wish.descending else '>'} ({last})"
+        key, after = _SORTS[wish.sort], wish.after
+        last = (after.value, after.first_seen_at, after.customer) if len(key) == 3 else (after.value, after.customer)
+        yield f"({', '.join(key)}) {'<' if wish.descending else '>'} ({values.each(last)})"
 
 
 # --- personal values and ties ----------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ async def _explained(
 
 def _cursor(wish: Wish, last: reading.Listed) -> CustomerCursor:
     value = {"last_seen": last.last_seen_at, "spend": last.spend_minor, "risk": last.risk_ppm or 0}[wish.sort]
-    return CustomerCursor(_order(wish.sort, wish.descending), value, last.customer)
+    return CustomerCursor(_order(wish.sort, wish.descending), value, last.first_seen_at, last.customer)
 
 
 def _order(sort: str, descending: bool) -> str:

@@ -81,6 +81,14 @@ JOIN {leaf} other ON other.leaf = e.b AND e.recorded_at > other.erased_at"""
 SELECT_EDGE = _select_edge(LIVE)
 
 
+def select_members(columns: str, one: str = "= $1", leaf: str = LIVE.leaf.fullname) -> str:
+    """All leaves of the customer whose root is `one` (or of several); a root itself is found without an index of its
+    own.
+    """
+    return f"""SELECT {columns} FROM {leaf} WHERE leaf {one} AND root = leaf
+UNION ALL SELECT {columns} FROM {leaf} WHERE root {one} AND root <> leaf"""
+
+
 def _leaf_row(row: Any) -> LeafRow:
     values = list(row)
     values[9], values[11] = bool(values[9]), bool(values[11])  # SQLite keeps truth as 0 and 1
@@ -99,6 +107,7 @@ class SqlTransaction:
         self._connection, self._is_sqlite, self._version = connection, is_sqlite, version
         self._leaf, self._touchpoint = version.leaf.fullname, version.touchpoint.fullname
         self._select_leaf = f"SELECT {', '.join(_LEAF)} FROM {self._leaf}"
+        self._unmade: dict[bytes, LeafRow] = {}  # SQLite: locked leaves without a row, until they are saved
 
     async def move(self, claim: Claim, new: Claim) -> Claim:
         return await checkpoint.hold(self._connection, claim, new)
@@ -170,12 +179,12 @@ class SqlTransaction:
         return rows
 
     async def _lock_sqlite(self, wanted: list[bytes], leaves: Mapping[bytes, str]) -> dict[bytes, LeafRow]:
-        """BEGIN IMMEDIATE holds every lock there is: read, insert what is missing, read the roots."""
+        """BEGIN IMMEDIATE holds every lock there is: who is missing is made when it is saved."""
         found = map(_leaf_row, await fetch(self._connection, f"{self._select_leaf} WHERE leaf = ANY($1)", wanted))
         rows = {row.leaf: row for row in found}
-        missing = [leaf for leaf in wanted if leaf not in rows]
-        await self._insert_missing(missing, leaves)
-        rows.update((leaf, LeafRow(leaf, leaves[leaf], leaf)) for leaf in missing)
+        unmade = {leaf: LeafRow(leaf, leaves[leaf], leaf) for leaf in wanted if leaf not in rows}
+        self._unmade |= unmade
+        rows |= unmade
         roots = sorted({row.root for row in rows.values()} - rows.keys())
         if roots:
             found = map(_leaf_row, await fetch(self._connection, f"{self._select_leaf} WHERE leaf = ANY($1)", roots))
@@ -187,8 +196,9 @@ class SqlTransaction:
         await insert_rows(self._connection, self._version.leaf, _LEAF, rows, "ON CONFLICT DO NOTHING")
 
     async def members(self, roots: Collection[bytes]) -> list[LeafRow]:
-        rows = await fetch(self._connection, f"{self._select_leaf} WHERE root = ANY($1)", sorted(roots))
-        return [_leaf_row(row) for row in rows]
+        statement = select_members(", ".join(_LEAF), "= ANY($1)", self._leaf)
+        rows = await fetch(self._connection, statement, sorted(roots))
+        return [*map(_leaf_row, rows), *(row for leaf, row in self._unmade.items() if leaf in roots)]
 
     async def edges(self, leaves: Collection[bytes]) -> list[EdgeRow]:
         found: dict[tuple[bytes, bytes, bytes], EdgeRow] = {}
@@ -199,7 +209,11 @@ class SqlTransaction:
         return list(found.values())
 
     async def save_leaves(self, rows: Sequence[LeafRow]) -> None:
-        await update_rows(self._connection, self._version.leaf, "leaf", _LEAF_WRITTEN, list(map(_leaf_written, rows)))
+        made = self._unmade | {row.leaf: row for row in rows if row.leaf in self._unmade}
+        await insert_rows(self._connection, self._version.leaf, _LEAF, list(map(_leaf_values, made.values())))
+        known = [_leaf_written(row) for row in rows if row.leaf not in made]
+        await update_rows(self._connection, self._version.leaf, "leaf", _LEAF_WRITTEN, known)
+        self._unmade = {}
 
     async def add_edges(self, rows: Sequence[EdgeRow]) -> None:
         values = [

@@ -15,6 +15,7 @@ from services.profiles.candidate import parked_places, up_to
 from services.profiles.comparing import patient, positions
 from services.profiles.domain.drift import Drift, drifts, listed, placed
 from services.profiles.domain.rows import TouchpointKey
+from services.profiles.store import select_members
 from shared import profile as profiles
 from shared.codec import decode
 from shared.database import Database, fetch
@@ -78,7 +79,7 @@ class Verifier:
         async with self.database.snapshot() as connection:
             await patient(connection)
             columns = "leaf, workspace, root, state, merged, erased"
-            leaves = await fetch(connection, f"SELECT {columns} FROM leaf WHERE root = $1 ORDER BY leaf", root)
+            leaves = await fetch(connection, f"{select_members(columns)} ORDER BY leaf", root)
             row = next((one for one in leaves if one.leaf == root), None)
             if row is None:
                 return verdict

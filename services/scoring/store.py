@@ -63,6 +63,10 @@ def decision_values(row: DecisionRow) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def _all_values(row: DecisionRow) -> tuple[Any, ...]:
+    return (row.customer, row.workspace, row.partition, *decision_values(row)[1:])
+
+
 class SqlTransaction:
     """One step on one connection."""
 
@@ -70,6 +74,7 @@ class SqlTransaction:
         self._connection, self._partitions = connection, partitions
         self._locked: set[bytes] = set()  # alerts that were there
         self._states: dict[bytes, bytes] = {}  # as read under lock: what time decides leaves them as they are
+        self._unmade: dict[bytes, DecisionRow] = {}  # SQLite: locked customers without a row, until they are saved
 
     async def move(self, claim: Claim, new: Claim) -> Claim:
         return await checkpoint.hold(self._connection, claim, new)
@@ -82,23 +87,28 @@ class SqlTransaction:
 
     async def lock(self, customers: Mapping[bytes, str]) -> dict[bytes, DecisionRow]:
         wanted = sorted(customers)
-        found: dict[bytes, DecisionRow] = {}
         if is_sqlite(self._connection):  # BEGIN IMMEDIATE holds every lock there is
             found = await self._read(wanted)
-            present: Collection[bytes] = found.keys()
+            unmade = self._new({c: customers[c] for c in wanted if c not in found})
+            self._unmade |= unmade
+            found |= unmade
         else:
             known = "SELECT customer FROM decision WHERE customer = ANY($1)"
             present = {row[0] for row in await fetch(self._connection, known, wanted)}
-        found |= await self._made({c: customers[c] for c in wanted if c not in present and customers[c]})
-        if not is_sqlite(self._connection):
+            found = await self._made({c: customers[c] for c in wanted if c not in present})
             found |= await self._read([c for c in wanted if c not in found])
         self._states |= {c: row.state for c, row in found.items()}
         return found
 
+    def _new(self, customers: Mapping[bytes, str]) -> dict[bytes, DecisionRow]:
+        """Rows of customers nobody knew; of whom no workspace is known there is nothing to make."""
+        made = {c: workspace for c, workspace in customers.items() if workspace}
+        return {c: DecisionRow(c, workspace, partition_of(c, self._partitions)) for c, workspace in made.items()}
+
     async def _made(self, customers: Mapping[bytes, str]) -> dict[bytes, DecisionRow]:
-        """Rows of customers nobody knew, without those another worker inserted: whoever inserts a row has locked it."""
-        made = {c: DecisionRow(c, workspace, partition_of(c, self._partitions)) for c, workspace in customers.items()}
-        rows = [(c, row.workspace, row.partition, *decision_values(row)[1:]) for c, row in made.items()]
+        """New rows, without those another worker inserted: whoever inserts a row has locked it."""
+        made = self._new(customers)
+        rows = list(map(_all_values, made.values()))
         new = await insert_missing(self._connection, tables.decision, DECISION_COLUMNS, rows, ("customer",))
         return {c: row for c, row in made.items() if (c,) in new}
 
@@ -120,6 +130,10 @@ class SqlTransaction:
         return [AlertRow(*row) for row in rows]
 
     async def save_decisions(self, rows: Sequence[DecisionRow]) -> None:
+        made = self._unmade | {row.customer: row for row in rows if row.customer in self._unmade}
+        await insert_rows(self._connection, tables.decision, DECISION_COLUMNS, list(map(_all_values, made.values())))
+        self._unmade = {}
+        rows = [row for row in rows if row.customer not in made]
         changed = [decision_values(row) for row in rows if row.state != self._states.get(row.customer)]
         passed = [decision_values(row) for row in rows if row.state == self._states.get(row.customer)]
         await update_rows(self._connection, tables.decision, "customer", _UPDATED, changed)

@@ -149,6 +149,25 @@ async def test_lists_filter_sort_and_page(home: House) -> None:
     assert (other.status_code, other.json()["field"]) == (400, "next")
 
 
+@pytest.mark.parametrize("order", ["desc", "asc"])
+async def test_who_spent_the_same_is_listed_by_when_they_came(home: House, order: str) -> None:
+    """Most visitors bought nothing; two of them came in the same millisecond."""
+    came = {}
+    for number, at in enumerate((3, 1, 2, 2, 0)):
+        person = home.person(anonymous=f"visitor-{number}")
+        await home.track(person, page_view(NOON_MS + at))
+        came[person.id] = at
+    await home.settle()
+    seen: list[str] = []
+    query: dict[str, Any] = {"sort": "spend", "order": order, "limit": 1}
+    while page := await home.shown("/v1/customers", **query):
+        seen += [one["customer_id"] for one in page["items"]]
+        if page["next"] is None:
+            break
+        query["next"] = page["next"]
+    assert seen == sorted(came, key=lambda id: (came[id], id), reverse=order == "desc")
+
+
 async def test_lists_of_a_stage_follow_what_is_decided(home: House) -> None:
     """A stage that changes, more events, and a customer who is joined to another and split off again."""
     people = await listing(home)
