@@ -120,7 +120,7 @@ def test_the_tour_can_be_taken_as_it_stands(shell: Shell) -> None:
             assert seen(said, words_of(step.shown), PATIENCE_SECONDS), said.read_text()
     finally:
         for process, _, _ in listening:
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)  # SIGINT is ignored by all that a shell started beside itself
             process.wait(timeout=10)
 
 
