@@ -165,7 +165,7 @@ async def test_who_spent_the_same_is_listed_by_when_they_came(home: House, order
         if page["next"] is None:
             break
         query["next"] = page["next"]
-    assert seen == sorted(came, key=lambda id: (came[id], id), reverse=order == "desc")
+    assert seen == sorted(came, key=lambda one: (came[one], one), reverse=order == "desc")
 
 
 async def test_lists_of_a_stage_follow_what_is_decided(home: House) -> None:
