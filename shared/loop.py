@@ -22,7 +22,7 @@ from shared.errors import Fenced, LogMismatch, NotAccepting, Stopped
 from shared.lane import Lane, Tally, named
 from shared.log.port import Log, Ownership
 from shared.relay import Relay, Relaying, RelayStore
-from shared.stepping import Folding, Stepping, Turns
+from shared.stepping import AT_ONCE, Folding, Pace, Stepping, Turns
 from shared.topics import PROFILE_CHANGES
 
 READ_WAIT_SECONDS = 0.5
@@ -66,17 +66,14 @@ class Worker:
         projection: Projection,
         clock: Clock,
         relaying: Relaying | None,
-        rest_seconds: float = 0.0,
+        pace: Pace = AT_ONCE,
     ) -> None:
-        """`rest_seconds` after each step, so that the next holds what came meanwhile: what only shows need not hurry,
-        and leaves the turn to write to what reacts.
-        """
         self.lanes: dict[int, Lane] = {}
         self.tally = Tally()
         self._log, self._ownership, self._projection, self._clock = log, ownership, projection, clock
         self._states_watermarks = relaying is not None and relaying.states_watermarks
-        self._rest_seconds = rest_seconds
-        self._steps = Stepping(projection, projection.store, clock)
+        self._pace = pace
+        self._steps = Stepping(projection, projection.store, clock, pace)
         self._identity = ""
         self._relay_task: asyncio.Task[None] | None = None
         self._relay = (
@@ -223,12 +220,12 @@ class Worker:
         self.wake()
         await self._take_turn(lane)
         while True:
-            position = lane.held().position
+            position, most = lane.held().position, self._steps.records_max
             batch = await self._log.read(
                 self.topic,
                 lane.partition,
                 position,
-                records_max=self._steps.records_max,
+                records_max=most,
                 wait_seconds=READ_WAIT_SECONDS,
             )
             if batch.next_position == position:
@@ -242,7 +239,7 @@ class Worker:
             self.tally.folded_records += len(batch.records)
             self.wake()
             self._ownership.progress(self.topic, {lane.partition: batch.next_position})
-            await asyncio.sleep(self._rest_seconds)
+            await asyncio.sleep(self._pace.rest_seconds if len(batch.records) < most else 0)
 
     async def _take_turn(self, lane: Lane) -> None:
         async with lane.lock:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared.checkpoint import Claim
 from shared.clock import Clock
@@ -26,6 +26,19 @@ STEP_SECONDS_MAX = 2.0
 """A step that takes longer is made smaller: it must stay far below the database's time-outs, and the wait for customers
 who are locked counts. One below half of it is made larger: where workers wait for each other's customers, a small step
 waits as long as a large one."""
+
+
+class Pace(NamedTuple):
+    """How a topic is folded: so many records a step at most, and after each so long a rest, in which more comes."""
+
+    records_max: int
+    rest_seconds: float
+
+
+AT_ONCE = Pace(BATCH_RECORDS_MAX, 0.0)
+"""What is reacted to."""
+IN_PASSING = Pace(50, 0.2)
+"""What is only shown: what came in a while together, and never long in the way of what is reacted to."""
 
 
 class Turns(Protocol):
@@ -63,8 +76,8 @@ class _Brought:
 class Stepping:
     """Folds what lanes bring. `run()` until cancelled, after the lanes. `records_max`: of a step, and of a batch."""
 
-    def __init__(self, folding: Folding, turns: Turns, clock: Clock) -> None:
-        self.records_max = BATCH_RECORDS_MAX
+    def __init__(self, folding: Folding, turns: Turns, clock: Clock, pace: Pace = AT_ONCE) -> None:
+        self.records_max = self._records_most = pace.records_max
         self._folding, self._turns, self._clock = folding, turns, clock
         self._brought: deque[_Brought] = deque()
         self._some = asyncio.Event()
@@ -154,7 +167,7 @@ class Stepping:
         if seconds > STEP_SECONDS_MAX:
             self.records_max = max(1, min(self.records_max, records) // 2)
         elif seconds < STEP_SECONDS_MAX / 2:
-            self.records_max = min(BATCH_RECORDS_MAX, self.records_max * 2)
+            self.records_max = min(self._records_most, self.records_max * 2)
 
 
 def _refused(taken: Sequence[_Brought], error: Exception) -> Sequence[_Brought]:

@@ -47,6 +47,7 @@ from shared.loop import Projection, Worker
 from shared.rebuild_rest import rebuild_routes
 from shared.relay import Relaying
 from shared.retry import until_answered
+from shared.stepping import AT_ONCE, IN_PASSING, Pace
 from shared.telemetry import Telemetry
 from shared.topics import CHURN_ALERTS, FAILED_PARTITIONS, SEGMENT_CHANGES, TOUCHPOINTS, TOUCHPOINTS_FAILED, topics
 
@@ -55,9 +56,6 @@ DESCRIPTION = (
     "links one with `act`. Everything belongs to the key's workspace."
 )
 GROUP = "raftar-profiles"
-SHOWN_SECONDS = 0.2
-"""What was decided is shown in steps of so long: touchpoints, which are reacted to, go first."""
-
 Owns = Callable[[str], Ownership]
 """topic → a fresh ownership of its partitions."""
 
@@ -84,13 +82,13 @@ def build(
     decisions = [DecisionsProjection(store, topic) for topic in (SEGMENT_CHANGES, CHURN_ALERTS)]
     failed = FailedProjection(store)
 
-    def keeper(projection: Projection, relaying: Relaying | None = None, rest_seconds: float = 0.0) -> Keeper:
+    def keeper(projection: Projection, relaying: Relaying | None = None, pace: Pace = AT_ONCE) -> Keeper:
         topic = projection.topic
-        return Keeper(topic, lambda: Worker(log, ownership(topic), projection, clock, relaying, rest_seconds))
+        return Keeper(topic, lambda: Worker(log, ownership(topic), projection, clock, relaying, pace))
 
     folding = keeper(touchpoints, Relaying(settings.partitions, True, settings.allowance_ms))
     shown: list[Projection] = [*decisions, failed]
-    keepers = [folding, *(keeper(one, rest_seconds=SHOWN_SECONDS) for one in shown)]
+    keepers = [folding, *(keeper(one, pace=IN_PASSING) for one in shown)]
     watch = Watch(log, database, clock, keepers)
     tallies = {one.topic: one.tally for one in decisions}
     republishing = Republishing(store, touchpoints.house, clock, folding.wake)

@@ -22,6 +22,7 @@ from shared.log.ownership import AllPartitions
 from shared.log.port import Batch, Outgoing, Topic
 from shared.log.sqlite import SqliteLog
 from shared.loop import Worker
+from shared.stepping import Pace
 from shared.topics import TOUCHPOINTS_FAILED
 from tests.support.steps import fresh_database
 
@@ -154,7 +155,7 @@ async def test_who_rests_folds_the_first_at_once_and_what_comes_meanwhile_togeth
     projection = Noting(store)
     projection.steps = []
     async with a_log(tmp_path / "log") as log:
-        worker = Worker(log, AllPartitions(1), projection, SystemClock(), None, rest_seconds=0.5)
+        worker = Worker(log, AllPartitions(1), projection, SystemClock(), None, Pace(50, 0.5))
         task = asyncio.create_task(worker.run())
         await log.append(TOUCHPOINTS_FAILED, FACTS[:1])
         await until(stands_at(worker, 1))
@@ -163,6 +164,18 @@ async def test_who_rests_folds_the_first_at_once_and_what_comes_meanwhile_togeth
         await until(stands_at(worker, len(FACTS)))
         await ended([task])
     assert projection.steps == [1, len(FACTS) - 1]
+
+
+async def test_who_rests_does_not_while_more_is_waiting(tmp_path: Path, store: SqlStore) -> None:
+    projection = Noting(store)
+    projection.steps = []
+    async with a_log(tmp_path / "log") as log:
+        await log.append(TOUCHPOINTS_FAILED, FACTS)
+        worker = Worker(log, AllPartitions(1), projection, SystemClock(), None, Pace(1, 3600.0))
+        task = asyncio.create_task(worker.run())
+        await until(stands_at(worker, len(FACTS)))
+        await ended([task])
+    assert projection.steps == [1] * len(FACTS)
 
 
 class Leaving(AllPartitions):
