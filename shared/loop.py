@@ -239,11 +239,22 @@ class Worker:
             self.tally.folded_records += len(batch.records)
             self.wake()
             self._ownership.progress(self.topic, {lane.partition: batch.next_position})
-            await asyncio.sleep(self._pace.rest_seconds if len(batch.records) < most else 0)
+            await asyncio.sleep(rest_seconds(self._pace, self._clock) if len(batch.records) < most else 0)
 
     async def _take_turn(self, lane: Lane) -> None:
         async with lane.lock:
             lane.claim = await self._projection.turn(lane.held())
+
+
+def rest_seconds(pace: Pace, clock: Clock) -> float:
+    """About so long a rest as the pace wants, until an instant that all lanes rest until: then they share a step.
+
+    Half of it to one and a half.
+    """
+    if not pace.rest_seconds:
+        return 0.0
+    left = pace.rest_seconds - clock.monotonic() % pace.rest_seconds
+    return left if left > pace.rest_seconds / 2 else left + pace.rest_seconds
 
 
 def _place(claim: Claim) -> str:

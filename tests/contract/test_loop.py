@@ -12,7 +12,7 @@ import pytest
 from services.profiles.failed import FailedProjection
 from services.profiles.store import SqlStore
 from shared.checkpoint import Claim
-from shared.clock import SystemClock
+from shared.clock import FrozenClock, SystemClock
 from shared.codec import encode
 from shared.ending import ended
 from shared.errors import NotAccepting
@@ -21,7 +21,7 @@ from shared.lane import Portion
 from shared.log.ownership import AllPartitions
 from shared.log.port import Batch, Outgoing, Topic
 from shared.log.sqlite import SqliteLog
-from shared.loop import Worker
+from shared.loop import Worker, rest_seconds
 from shared.stepping import Pace
 from shared.topics import TOUCHPOINTS_FAILED
 from tests.support.steps import fresh_database
@@ -176,6 +176,15 @@ async def test_who_rests_does_not_while_more_is_waiting(tmp_path: Path, store: S
         await until(stands_at(worker, len(FACTS)))
         await ended([task])
     assert projection.steps == [1] * len(FACTS)
+
+
+@pytest.mark.parametrize("now", [0.0, 0.1, 7.3, 7.399, 12345.678])
+def test_lanes_rest_until_the_same_instant(now: float) -> None:
+    clock = FrozenClock(round(now * 1000))
+    seconds = rest_seconds(Pace(50, 0.2), clock)
+    assert 100 <= round(seconds * 1000) <= 300
+    assert round((now + seconds) * 1000) % 200 == 0
+    assert rest_seconds(Pace(50, 0.0), clock) == 0.0
 
 
 class Leaving(AllPartitions):
