@@ -15,11 +15,11 @@ from pathlib import Path
 
 from services.profiles import tables
 from services.profiles.domain.rows import LeafRow
-from services.profiles.store import _LEAF, _LISTED, _LISTING, _STAGE_KNOWN, _TOUCHPOINT, SqlStore, _leaf_values
+from services.profiles.store import _LEAF, _LISTED, _LISTING, _STAGE_KNOWN, _TOUCHPOINT, SqlStore
 from shared import checkpoint, outbox
 from shared.checkpoint import Claim
 from shared.codec import encode
-from shared.database import Database, fetch, insert_missing, insert_rows, update_rows
+from shared.database import Database, fetch, insert_missing, insert_rows
 from shared.events import Fact
 from shared.ids import derived_id
 from shared.log.port import Batch, Record
@@ -60,12 +60,17 @@ def batch_of(claim: Claim, values: Sequence[bytes]) -> Batch:
 
 
 async def relay(store: SqlStore, claim: Claim, targets: Sequence[int] = TARGETS) -> Claim:
-    """What the relay does with the database: read what waits for these partitions, delete it."""
+    """What the relay does with the database: read what waits for these partitions, delete it.
+
+    Here no other step follows whose commit it could wait for.
+    """
     while True:
         snapshot = await store.outbox(targets, 4_000)
         if not snapshot.rows:
             return claim
-        await store.relayed([claim], [row.seq for row in snapshot.rows])
+        async with store.database.brief_transaction() as connection:
+            await checkpoint.check(connection, [claim])
+            await outbox.sent(connection, [row.seq for row in snapshot.rows])
 
 
 async def ours(
@@ -136,9 +141,7 @@ async def bare(
     """The same statements with rows made beforehand: no decoding, no folding, no encoding."""
     store = SqlStore(database)
     claim = await store.acquire(TOUCHPOINTS, partition, "bench")
-    columns = [name for name in _LEAF if name not in ("leaf", "workspace")]
     for seen, leaves, shown, parcels in recorded.batches:
-        updates = [(value[0], *value[2:]) for value in map(_leaf_values, leaves)]
         before = time.perf_counter()
         async with store.transaction() as transaction:
             connection = transaction._connection
@@ -146,7 +149,7 @@ async def bare(
             await insert_missing(connection, tables.touchpoint, _TOUCHPOINT, seen, ("day", "id", "scope"))
             async with transaction.attempt():
                 await transaction.lock({row.leaf: row.workspace for row in leaves})
-            await update_rows(connection, tables.leaf, "leaf", columns, updates)
+            await transaction.save_leaves(leaves)
             await insert_rows(connection, tables.customer, _LISTING, shown, _LISTED, {"stage": _STAGE_KNOWN})
             await outbox.send(connection, tables.outbox, parcels)
         claim = await relay(store, claim, targets)
