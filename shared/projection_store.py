@@ -33,8 +33,8 @@ class SqlProjectionStore:
         async with self.database.brief_transaction() as connection:
             return [await checkpoint.hold(connection, claim, new) for claim, new in moves]
 
-    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> None:
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int], hurried: bool = True) -> None:
         """Delete acknowledged outbox rows of these claims' partitions. Raises Fenced, then none was deleted."""
-        async with self.database.brief_transaction(hurried=False) as connection:
+        async with self.database.brief_transaction(hurried) as connection:
             await checkpoint.check(connection, claims)
             await outbox.sent(connection, seqs)

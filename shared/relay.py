@@ -48,8 +48,11 @@ class RelayStore(Protocol):
         Frontiers read later than the rows would promise changes that are not relayed yet.
         """
 
-    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> None:
-        """Delete acknowledged rows of these claims' partitions. Raises Fenced, then none was deleted."""
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int], hurried: bool) -> None:
+        """Delete acknowledged rows of these claims' partitions. Raises Fenced, then none was deleted.
+
+        Not `hurried`: it may wait a moment for a step whose commit it can share.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,8 @@ class Relay:
     async def _delete(self, rows: Sequence[Pending], claims: Mapping[int, Claim]) -> None:
         if rows:
             mine = [claims[partition] for partition in sorted({row.partition for row in rows})]
-            await self._store.relayed(mine, [row.seq for row in rows])
+            steps_wait = not self._level.is_set()
+            await self._store.relayed(mine, [row.seq for row in rows], hurried=steps_wait)
             self._tally.relayed_rows += len(rows)
 
     async def _move_frontiers(self, lanes: Sequence[Lane]) -> None:

@@ -118,7 +118,7 @@ def _skip_dedup() -> None:
 
 def _delete_before_the_ack() -> None:
     async def delete_first(relay: Relay, chunk: Sequence[Pending], claims: Mapping[int, Claim]) -> None:
-        await relay._store.relayed([claims[row.partition] for row in chunk], [row.seq for row in chunk])
+        await relay._store.relayed([claims[row.partition] for row in chunk], [row.seq for row in chunk], True)
         await asyncio.sleep(GAP_SECONDS)
         for (topic, partition), end in (await append_chunk(relay._log, chunk)).items():
             if topic == PROFILE_CHANGES and partition in relay._lanes:

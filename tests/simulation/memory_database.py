@@ -138,7 +138,7 @@ class MemoryDatabase:
         epochs = {partition: claim.epoch for partition, claim in self.claims(TOUCHPOINTS).items()}
         return OutboxSnapshot(tuple(rows), frontiers, len(rows) < limit, epochs)
 
-    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int]) -> None:
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int], hurried: bool = True) -> None:
         """Delete acknowledged rows under these claims."""
         with self.begin():
             for claim in claims:

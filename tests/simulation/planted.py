@@ -162,7 +162,7 @@ class DedupSkipped(Simulation):
 
 class _DeletingFirst(Relay):
     async def _relay(self, chunk: Sequence[Pending], claims: Mapping[int, Claim]) -> None:
-        await self._store.relayed([claims[row.partition] for row in chunk], [row.seq for row in chunk])
+        await self._store.relayed([claims[row.partition] for row in chunk], [row.seq for row in chunk], True)
         for (topic, partition), end in (await append_chunk(self._log, chunk)).items():
             if topic == PROFILE_CHANGES and partition in self._lanes:
                 self._lanes[partition].relayed_to = end

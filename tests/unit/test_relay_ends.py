@@ -9,7 +9,7 @@ from shared.clock import FrozenClock
 from shared.lane import Lane, Tally
 from shared.outbox import OutboxSnapshot, Pending
 from shared.relay import GROWTH, OUTBOX_ROWS_MAX, ROWS_UNSEEN, Relay, Relaying, rows_after
-from shared.topics import TOUCHPOINTS
+from shared.topics import PROFILE_CHANGES, TOUCHPOINTS
 from tests.simulation.memory_log import MemoryLog
 
 
@@ -51,8 +51,23 @@ async def test_a_relay_that_begins_reads_few_rows_however_many_wait() -> None:
     assert store.limits == [ROWS_UNSEEN]
 
 
+async def test_while_steps_wait_for_the_outbox_to_be_emptied_nothing_is_deleted_at_leisure() -> None:
+    clock = FrozenClock()
+    log = MemoryLog(clock, 1, Random(1))
+    store, lane = _Filled(), Lane(0, Claim(TOUCHPOINTS, 0, 1, 1, 0))
+    relay = Relay(log, store, clock, Relaying(1, False, 0), TOUCHPOINTS, {0: lane}, Tally())  # type: ignore[arg-type]
+    task = asyncio.create_task(relay.run())
+    async with asyncio.timeout(5):
+        while len(store.hurried) < 3:
+            await asyncio.sleep(0)
+            relay.wake()
+    task.cancel()
+    await asyncio.wait([task])
+    assert store.hurried == [True, True, False]
+
+
 def _rows(count: int, size: int) -> list[Pending]:
-    return [Pending(n, "t", 0, b"k", b"x" * size) for n in range(count)]
+    return [Pending(n, PROFILE_CHANGES, 0, b"k", b"x" * size) for n in range(count)]
 
 
 class _Asked:
@@ -64,6 +79,20 @@ class _Asked:
     async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
         self.limits.append(limit)
         return OutboxSnapshot((), {}, True, {})
+
+
+class _Filled:
+    """An outbox of one row a pass, after the first more is left; it notes whether steps waited for the deletion."""
+
+    def __init__(self) -> None:
+        self.hurried: list[bool] = []
+
+    async def outbox(self, partitions: Sequence[int], limit: int) -> OutboxSnapshot:
+        passes = len(self.hurried)
+        return OutboxSnapshot(tuple(_rows(1 if passes < 3 else 0, 10)), {}, passes > 0, {})
+
+    async def relayed(self, claims: Sequence[Claim], seqs: Sequence[int], hurried: bool) -> None:
+        self.hurried.append(hurried)
 
 
 async def _turns(count: int) -> None:
