@@ -40,11 +40,8 @@ def test_a_pass_takes_few_rows_before_it_is_known_how_large_they_are() -> None:
 
 
 async def test_a_relay_that_begins_reads_few_rows_however_many_wait() -> None:
-    clock = FrozenClock()
-    log = MemoryLog(clock, 1, Random(1))
-    store, lane = _Asked(), Lane(0, Claim(TOUCHPOINTS, 0, 1, 1, 0))
-    relay = Relay(log, store, clock, Relaying(1, False, 0), TOUCHPOINTS, {0: lane}, Tally())  # type: ignore[arg-type]
-    task = asyncio.create_task(relay.run())
+    store = _Asked()
+    task = asyncio.create_task(_relay_of(store).run())
     await _turns(20)
     task.cancel()
     await asyncio.wait([task])
@@ -52,10 +49,8 @@ async def test_a_relay_that_begins_reads_few_rows_however_many_wait() -> None:
 
 
 async def test_while_steps_wait_for_the_outbox_to_be_emptied_nothing_is_deleted_at_leisure() -> None:
-    clock = FrozenClock()
-    log = MemoryLog(clock, 1, Random(1))
-    store, lane = _Filled(), Lane(0, Claim(TOUCHPOINTS, 0, 1, 1, 0))
-    relay = Relay(log, store, clock, Relaying(1, False, 0), TOUCHPOINTS, {0: lane}, Tally())  # type: ignore[arg-type]
+    store = _Filled()
+    relay = _relay_of(store)
     task = asyncio.create_task(relay.run())
     async with asyncio.timeout(5):
         while len(store.hurried) < 3:
@@ -64,6 +59,13 @@ async def test_while_steps_wait_for_the_outbox_to_be_emptied_nothing_is_deleted_
     task.cancel()
     await asyncio.wait([task])
     assert store.hurried == [True, True, False]
+
+
+def _relay_of(store: object) -> Relay:
+    """Of one owned partition."""
+    clock, lane = FrozenClock(), Lane(0, Claim(TOUCHPOINTS, 0, 1, 1, 0))
+    log = MemoryLog(clock, 1, Random(1))
+    return Relay(log, store, clock, Relaying(1, False, 0), TOUCHPOINTS, {0: lane}, Tally())  # type: ignore[arg-type]
 
 
 def _rows(count: int, size: int) -> list[Pending]:
