@@ -54,7 +54,7 @@ class Transaction(Protocol):
     async def lock(self, leaves: Mapping[bytes, str]) -> dict[bytes, LeafRow]:
         """Lock the roots of `leaves` (leaf → its workspace) in one sorted statement.
 
-        Missing rows are inserted first, in the same order.
+        Missing rows are inserted first, in the same order; where one writes after another, `save_leaves` makes them.
 
         Returns the rows of `leaves` and of their roots as they are under the lock. Raises Conflict when a leaf's
         root changed while we waited: leave the attempt and start over.
@@ -69,7 +69,7 @@ class Transaction(Protocol):
         """
 
     async def save_leaves(self, rows: Sequence[LeafRow]) -> None:
-        """Write rows back (they exist: `lock` made them)."""
+        """Write rows back, all of them locked; what `lock` found missing is there afterwards, changed or not."""
 
     async def add_edges(self, rows: Sequence[EdgeRow]) -> None:
         """Append assertions."""

@@ -122,7 +122,7 @@ customer = Table(
     Index("customer_by_spend", "workspace", "stage", "spend_minor", "first_seen_at", "customer"),
 )
 
-_OF_RISKS = text("risk_ppm > -1")
+_OF_RISKS = text("risk_ppm > -1")  # lists by risk show nobody else
 
 standing = Table(
     "standing",

@@ -26,7 +26,8 @@ class Transaction(Protocol):
         """A savepoint: an exception inside gives back locks and rows taken in it, and goes on."""
 
     async def lock(self, customers: Mapping[bytes, str]) -> dict[bytes, DecisionRow]:
-        """Lock decision rows (customer → workspace) in one sorted statement; missing ones are inserted first.
+        """Lock decision rows (customer → workspace) in one sorted statement; missing ones are inserted first,
+        or, where one writes after another, made by `save_decisions`.
 
         A customer whose workspace is "" exists for certain, or is left out.
         """
@@ -38,7 +39,7 @@ class Transaction(Protocol):
         """Alerts that opened with one of these leaves (not locked: lock what you change)."""
 
     async def save_decisions(self, rows: Sequence[DecisionRow]) -> None:
-        """Write rows back (they exist: `lock` made them)."""
+        """Write rows back, all of them locked; what `lock` found missing is there afterwards, changed or not."""
 
     async def save_alerts(self, rows: Sequence[AlertRow]) -> None:
         """Insert or update alerts."""
